@@ -1,0 +1,1 @@
+"""Load generation and the mock upstream it measures against."""

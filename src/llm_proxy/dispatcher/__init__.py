@@ -1,0 +1,1 @@
+"""Processes that take recorded exchanges and deliver them."""

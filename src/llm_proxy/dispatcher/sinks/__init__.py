@@ -1,0 +1,1 @@
+"""Where records are delivered to, one file a sink."""

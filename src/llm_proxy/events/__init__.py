@@ -1,0 +1,1 @@
+"""What is recorded of an exchange, and how it travels."""

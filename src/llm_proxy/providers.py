@@ -1,0 +1,56 @@
+"""The apis that requests are forwarded to: the provider YAML, checked."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where an api wants its key; an empty scheme sends the bare key."""
+
+    header: str = "Authorization"
+    scheme: str = "Bearer"
+
+
+class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Seconds."""
+
+    connect: float = 5.0
+    response_header: float = 120.0
+    idle: float = 300.0
+
+
+class Connection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    max_idle_conns: int = 100
+    max_conns: int = 0  # 0: no limit
+    idle_timeout: float = 90.0  # seconds
+
+
+class Retry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    attempts: int = 1  # tries after the first
+
+
+class CircuitBreaker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    failures: int = 5
+    cooldown: float = 30.0  # seconds
+
+
+class Api(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: str
+    base_url: str
+    allowed_endpoints: tuple[str, ...]
+    allowed_methods: tuple[str, ...]
+    auth: Auth = Auth()
+    timeouts: Timeouts = Timeouts()
+    connection: Connection = Connection()
+    retry: Retry = Retry()
+    circuit_breaker: CircuitBreaker = CircuitBreaker()
+    param_whitelist: dict[str, tuple[str, ...]] = {}
+    allowed_origins: tuple[str, ...] = ()
+    require_origin: bool = False
+    ca_file: str | None = None  # PEM roots to trust instead of the system's
+
+
+class Providers(msgspec.Struct, frozen=True):
+    default_api: str
+    apis: dict[str, Api]

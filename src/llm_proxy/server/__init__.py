@@ -1,0 +1,1 @@
+"""The gateway server: supervisor, control plane and gateway workers."""

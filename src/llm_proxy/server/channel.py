@@ -1,0 +1,84 @@
+"""Messages between the supervisor and a gateway worker, over one Unix stream socket.
+
+Each message is one line of JSON. The supervisor's first is `Configure`; the worker answers
+`Ready` or `Failed`. An `Invalidate` is answered with `Acknowledge` once no request can be
+admitted on the old state any more. EOF from the supervisor means: drain and exit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from llm_proxy.providers import Providers
+from llm_proxy.secrets import Secret
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A row of the `changes` table: what was altered."""
+
+    kind: str  # "token" or "project"
+    id: str
+
+
+class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    database: str  # path of the SQLite file
+    encryption_key: Secret
+    providers: Providers
+    control_socket: str  # path of the control plane's private socket
+    events_socket: str | None  # path of the record writer's socket
+    management_is_public: bool  # False: only the probes are forwarded to the control plane
+    max_request_size: int  # bytes
+    debug_headers: bool
+
+
+class Configure(msgspec.Struct, frozen=True, tag="configure"):
+    config: WorkerConfig
+
+
+class Invalidate(msgspec.Struct, frozen=True, tag="invalidate"):
+    sequence: int
+    changes: list[Change]
+
+
+class Drain(msgspec.Struct, frozen=True, tag="drain"):
+    timeout_s: float
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    pid: int
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    message: str
+
+
+class Acknowledge(msgspec.Struct, frozen=True, tag="acknowledge"):
+    sequence: int
+
+
+ToWorker = Configure | Invalidate | Drain
+FromWorker = Ready | Failed | Acknowledge
+
+
+def _encode_secret(value: Any) -> Any:
+    if isinstance(value, Secret):
+        return value.reveal()
+    raise NotImplementedError(type(value))
+
+
+def _decode_secret(kind: type, value: Any) -> Any:
+    if kind is Secret:
+        return Secret(value)
+    raise NotImplementedError(kind)
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_encode_secret)
+decode_to_worker = msgspec.json.Decoder(ToWorker, dec_hook=_decode_secret).decode
+decode_from_worker = msgspec.json.Decoder(FromWorker).decode
+
+
+def encode(message: ToWorker | FromWorker) -> bytes:
+    """The message as one line."""
+    return _encoder.encode(message) + b"\n"

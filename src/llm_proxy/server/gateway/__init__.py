@@ -1,0 +1,1 @@
+"""The data plane: a reverse proxy on asyncio protocols."""
