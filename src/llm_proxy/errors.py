@@ -4,6 +4,7 @@ LLMProxyError               exit code 1
 ├── ConfigError             the configuration can't be used
 ├── StoreError              the database can't be used
 │   └── StoreUnavailable    … for now: locked, slow or gone
+├── Conflict                what is asked for contradicts what is stored
 ├── NotAuthorised           exit code 3
 ├── NotFound                exit code 4
 ├── Unreachable             exit code 5
@@ -33,6 +34,10 @@ class StoreError(LLMProxyError):
 
 
 class StoreUnavailable(StoreError):
+    pass
+
+
+class Conflict(LLMProxyError):
     pass
 
 

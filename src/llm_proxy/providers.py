@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 
@@ -54,3 +56,22 @@ class Api(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class Providers(msgspec.Struct, frozen=True):
     default_api: str
     apis: dict[str, Api]
+
+
+def load_providers(
+    path: Path | None,
+    *,
+    request_timeout: float = 120.0,
+    default_api: str | None = None,
+    openai_api_url: str | None = None,
+) -> tuple[Providers, list[str]]:
+    """The apis of a provider file (None: the built-in ones), and warnings about it.
+
+    The keyword arguments are the settings of the same name. Raises ConfigError.
+    """
+    from llm_proxy.provider_file import Overrides, read_providers
+
+    overrides = Overrides(
+        request_timeout=request_timeout, default_api=default_api, openai_api_url=openai_api_url
+    )
+    return read_providers(path, overrides)

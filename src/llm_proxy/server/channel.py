@@ -31,6 +31,9 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     management_is_public: bool  # False: only the probes are forwarded to the control plane
     max_request_size: int  # bytes
     debug_headers: bool
+    log_level: str = "info"
+    log_format: str = "auto"
+    log_file: str | None = None  # None: stderr
 
 
 class Configure(msgspec.Struct, frozen=True, tag="configure"):

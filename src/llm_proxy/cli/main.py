@@ -1,0 +1,98 @@
+"""The root command, and the one place that turns failures into a sentence and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn, Protocol, runtime_checkable
+
+import typer
+
+from llm_proxy import __version__
+from llm_proxy.cli import config
+from llm_proxy.errors import LLMProxyError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="llm-proxy",
+    help="A fast, transparent LLM gateway that keeps API keys and hands out withering tokens.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(config.app, name="config")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"llm-proxy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show a traceback when something fails.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> NoReturn:
+    sys.exit(run(sys.argv[1:]))
+
+
+@runtime_checkable
+class _UsageError(Protocol):
+    """What Typer raises for wrong usage; its base class isn't exported."""
+
+    exit_code: int
+
+    def show(self) -> None: ...
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line and gives its exit code."""
+    try:
+        result = app(args=list(arguments), prog_name="llm-proxy", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        print("Interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        _silence_stdout()
+        return 1
+    except Exception as exc:
+        if "--debug" in arguments and not isinstance(exc, _UsageError):
+            raise
+        return _explain(exc)
+
+
+def _explain(exc: Exception) -> int:
+    if isinstance(exc, _UsageError):
+        exc.show()
+        return exc.exit_code
+    if isinstance(exc, LLMProxyError):
+        print(f"Error: {exc}", file=sys.stderr)
+        return exc.exit_code
+    print(
+        f"Error: {type(exc).__name__}: {exc} "
+        "(this wasn't foreseen; `llm-proxy --debug …` shows the traceback)",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _silence_stdout() -> None:
+    """Whoever read our output has gone: the flush at exit must not complain about it."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,265 @@
+"""The client's side of one HTTP/1.1 connection: a request out, its response back, again.
+
+Bytes of the request are written by the owner, framed as they are; the response is parsed here and
+handed over piece by piece as it arrives. Bodies that end with the connection, or that must not
+exist, are decided here (RFC 9112 section 6.3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+from llm_proxy.http1.framing import ChunkedDecoder, FramingError
+from llm_proxy.http1.response_head import ResponseHead, parse_response_head
+from llm_proxy.http1.timers import NEVER
+
+if TYPE_CHECKING:
+    from llm_proxy.http1.pool import Pool
+
+MAX_HEAD_BYTES: Final = 65536
+MAX_INFORMATIONAL: Final = 16  # 1xx responses before the real one
+_UNTIL_CLOSE: Final = -1
+
+
+class UpstreamError(Exception):
+    """The upstream failed; `code` is one of `upstream_unreachable upstream_broken
+    upstream_timeout overloaded`, `is_untouched` says that not a byte had come back."""
+
+    def __init__(self, code: str, message: str, *, is_untouched: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.is_untouched = is_untouched
+
+
+class ResponseHandler(Protocol):
+    """Whoever sent the request; `body` may be empty, `ends` comes exactly once unless it fails."""
+
+    def upstream_ready(self, connection: UpstreamConnection) -> None: ...
+    def response_begins(self, head: ResponseHead, body: bytes, ends: bool) -> None: ...
+    def response_continues(self, body: bytes, ends: bool) -> None: ...
+    def response_fails(self, error: UpstreamError) -> None: ...
+    def pause_request(self) -> None: ...
+    def resume_request(self) -> None: ...
+
+
+class UpstreamConnection(asyncio.Protocol):
+    __slots__ = (
+        "_buffer",
+        "_chunked",
+        "_has_head",
+        "_informational",
+        "_is_paused",
+        "_is_reusable",
+        "_left",
+        "_method",
+        "_pool",
+        "_request_has_ended",
+        "_transport",
+        "deadline",
+        "handler",
+        "is_closed",
+        "is_reused",
+    )
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._transport: asyncio.Transport
+        self.handler: ResponseHandler | None = None
+        self.is_closed = False
+        self.is_reused = False
+        self.deadline = NEVER  # on the clock of the pool's timers
+        self._is_paused = False
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self._method = b""
+        self._buffer = b""
+        self._has_head = False
+        self._informational = 0
+        self._chunked: ChunkedDecoder | None = None
+        self._left = 0  # bytes of the body to come
+        self._is_reusable = False
+        self._request_has_ended = False
+
+    # The owner's side.
+
+    def send(self, handler: ResponseHandler, method: bytes, data: bytes, ends: bool) -> None:
+        """Begins a request: its head, and whatever of the body there is."""
+        self.handler = handler
+        self._method = method
+        self.send_more(data, ends)
+
+    def send_more(self, data: bytes, ends: bool) -> None:
+        self._request_has_ended = ends
+        if not self._has_head:
+            self.deadline = self._pool.timers.now + self._pool.timeouts.response_header
+        if not self.is_closed:
+            self._transport.write(data)
+
+    def pause(self) -> None:
+        """Stops reading. A connection that was told to wait isn't idle, so no timeout runs."""
+        if not self.is_closed and not self._is_paused:
+            self._is_paused = True
+            self.deadline = NEVER
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if not self.is_closed and self._is_paused:
+            self._is_paused = False
+            self.deadline = self._pool.timers.now + self._pool.timeouts.idle
+            self._transport.resume_reading()
+
+    def abandon(self) -> None:
+        """The response isn't wanted any more, so the connection can't be kept either."""
+        self.handler = None
+        self.abort()
+
+    def abort(self) -> None:
+        if not self.is_closed:
+            self.is_closed = True
+            self._transport.abort()
+
+    def check(self, now: float) -> None:
+        if now < self.deadline:
+            return
+        self.deadline = NEVER
+        if self.handler is None:
+            self.abort()
+        elif self._has_head:
+            self._fail("upstream_timeout", "The upstream stopped in the middle of its answer.")
+        else:
+            self._fail("upstream_timeout", "The upstream did not answer in time.")
+
+    # The transport's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._pool.timers.watch(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_closed = True
+        self._pool.timers.forget(self)
+        self._pool.lost(self)
+        if self.handler is None:
+            return
+        if self._left == _UNTIL_CLOSE and exc is None:
+            handler, self.handler = self.handler, None
+            handler.response_continues(b"", True)
+            return
+        is_untouched = not self._has_head and not self._buffer and not self._informational
+        self._fail(
+            "upstream_broken",
+            "The upstream closed the connection before its answer was complete.",
+            is_untouched=is_untouched,
+        )
+
+    def pause_writing(self) -> None:
+        if self.handler is not None:
+            self.handler.pause_request()
+
+    def resume_writing(self) -> None:
+        if self.handler is not None:
+            self.handler.resume_request()
+
+    def data_received(self, data: bytes) -> None:
+        if self.handler is None:
+            self.abort()  # nobody asked
+            return
+        try:
+            if self._has_head:
+                if not self._is_paused:
+                    self.deadline = self._pool.timers.now + self._pool.timeouts.idle
+                self._receive_body(self.handler, data)
+            else:
+                self._receive_head(self.handler, data)
+        except FramingError as exc:
+            self._fail("upstream_broken", f"The upstream did not answer in HTTP/1.1: {exc}.")
+
+    def _receive_head(self, handler: ResponseHandler, data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES) + 4
+        if end < 4:
+            if len(data) >= MAX_HEAD_BYTES:
+                raise FramingError(f"its head is longer than {MAX_HEAD_BYTES} bytes")
+            self._buffer = data
+            return
+        head = parse_response_head(data[:end])
+        body = data[end:]
+        if head.status >= 200:
+            self._begin(handler, head, body)
+            return
+        self._informational += 1
+        if self._informational > MAX_INFORMATIONAL:
+            raise FramingError("too many 1xx responses")
+        if body:
+            self._receive_head(handler, body)
+
+    def _begin(self, handler: ResponseHandler, head: ResponseHead, body: bytes) -> None:
+        """Finds the end, by RFC 9112 section 6.3: no body, chunked, a length, or the close."""
+        self._has_head = True
+        self._is_reusable = head.is_reusable
+        self.deadline = self._pool.timers.now + self._pool.timeouts.idle
+        length = head.content_length
+        if self._method == b"HEAD" or head.status == 204 or head.status == 304:
+            length = 0
+            head.has_body = head.is_chunked = False
+        surplus = b""
+        if head.is_chunked:
+            self._chunked = decoder = ChunkedDecoder()
+            body = decoder.feed(body)
+            ends, surplus = decoder.is_complete, decoder.rest
+        elif length >= 0:
+            self._left = length - len(body)
+            ends = self._left <= 0
+            if self._left < 0:
+                body, surplus = body[:length], body[length:]
+        else:
+            self._left = _UNTIL_CLOSE
+            ends = False
+        if ends:
+            self._release(bool(surplus))
+        handler.response_begins(head, body, ends)
+
+    def _receive_body(self, handler: ResponseHandler, data: bytes) -> None:
+        decoder = self._chunked
+        if decoder is not None:
+            data = decoder.feed(data)
+            if decoder.is_complete:
+                self._release(bool(decoder.rest))
+                handler.response_continues(data, True)
+            elif data:
+                handler.response_continues(data, False)
+        elif self._left == _UNTIL_CLOSE:
+            handler.response_continues(data, False)
+        else:
+            self._left -= len(data)
+            if self._left > 0:
+                handler.response_continues(data, False)
+            else:
+                surplus = self._left < 0
+                if surplus:
+                    data = data[: self._left]
+                self._release(surplus)
+                handler.response_continues(data, True)
+
+    def _release(self, has_surplus: bool) -> None:
+        """The response is complete: back to the pool, unless something speaks against it."""
+        self.handler = None
+        can_be_reused = self._is_reusable and self._request_has_ended and not has_surplus
+        self._prepare()
+        if self._is_paused:
+            self.resume()
+        if can_be_reused and not self.is_closed:
+            self.is_reused = True
+            self._pool.release(self)
+        else:
+            self.abort()
+
+    def _fail(self, code: str, message: str, *, is_untouched: bool = False) -> None:
+        handler, self.handler = self.handler, None
+        self.abort()
+        if handler is not None:
+            handler.response_fails(UpstreamError(code, message, is_untouched=is_untouched))

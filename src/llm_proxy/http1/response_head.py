@@ -1,0 +1,98 @@
+"""The head of an upstream's response: validated, cut, and its framing decided (RFC 9112)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from llm_proxy.http1.framing import FramingError
+from llm_proxy.http1.headers import HOP_BY_HOP, line_pattern, list_items, split_line
+
+_DROPPED: Final = frozenset(name.encode() for name in HOP_BY_HOP)
+_LINES: Final = line_pattern(
+    [*HOP_BY_HOP, "content-length", "content-type", "content-encoding", "x-request-id"]
+)
+_NO_CALLBACKS: Final = object()
+
+
+class ResponseHead:
+    """What the connection must know to find the end, and the exchange to relay."""
+
+    __slots__ = (
+        "content_encoding",
+        "content_length",
+        "content_type",
+        "has_body",
+        "has_request_id",
+        "is_chunked",
+        "is_reusable",
+        "lines",
+        "status",
+    )
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.lines = b""  # status line and end-to-end headers, without the last LF
+        self.content_length = -1  # -1: not announced
+        self.is_chunked = False
+        self.has_body = True  # whether one may follow at all
+        self.is_reusable = True  # the connection, once the body has ended
+        self.content_type = b""
+        self.content_encoding = b""
+        self.has_request_id = False
+
+
+def parse_response_head(raw: bytes) -> ResponseHead:
+    """`raw` ends with the empty line. Raises FramingError."""
+    try:
+        HttpResponseParser(_NO_CALLBACKS).feed_data(raw)
+    except HttpParserUpgrade:
+        raise FramingError("the upstream switched protocols unasked") from None
+    except HttpParserError as exc:
+        raise FramingError(f"the upstream's response head is malformed: {exc}") from None
+    head = ResponseHead()
+    head.status = int(raw[9:12])
+    if raw[7] == 48:  # HTTP/1.0
+        head.is_reusable = False
+        raw = b"HTTP/1.1" + raw[8:]
+    parts = _LINES.split(raw[:-3])
+    named = b""
+    for index in range(1, len(parts), 2):
+        name, value = split_line(parts[index])
+        if name == b"content-type":
+            head.content_type = value
+        elif name == b"content-length":
+            if head.content_length >= 0:
+                raise FramingError("the upstream sent Content-Length twice")
+            head.content_length = int(value)
+        elif name == b"content-encoding":
+            head.content_encoding = value.lower()
+        elif name == b"x-request-id":
+            head.has_request_id = True
+        else:
+            parts[index] = b""
+            if name == b"connection":
+                named += b"," + value
+            elif name == b"transfer-encoding":
+                if head.is_chunked or value.lower() != b"chunked":
+                    raise FramingError("the upstream sent a Transfer-Encoding other than chunked")
+                head.is_chunked = True
+    if head.is_chunked and head.content_length >= 0:
+        raise FramingError("the upstream sent Content-Length with Transfer-Encoding")
+    head.lines = b"".join(parts)
+    if named and named.lower() != b",keep-alive":
+        _obey_connection(head, named)
+    return head
+
+
+def _obey_connection(head: ResponseHead, named: bytes) -> None:
+    """Drops the headers that `Connection` names as well (RFC 9110 section 7.6.1)."""
+    items = set(list_items(named))
+    if b"close" in items:
+        head.is_reusable = False
+    others = items - {b"close", b"keep-alive"} - _DROPPED
+    if others:
+        lines = head.lines.split(b"\n")
+        kept = [line for line in lines if line.partition(b":")[0].lower() not in others]
+        head.lines = b"\n".join(kept)

@@ -1,0 +1,53 @@
+"""How the supervisor starts another Python process of llm-proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+# On a TLS connection, each read of the upstream's answer would map and unmap memory without these.
+_MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": "33554432",
+    "MALLOC_TRIM_THRESHOLD_": "67108864",
+    "MALLOC_TOP_PAD_": "16777216",
+}
+_SECRET_WORDS = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL", "DATABASE_URL")
+
+
+def module_command(module: str) -> list[str]:
+    # -P: without it, a file named like a library's module in the current folder would be run.
+    return [sys.executable, "-P", "-m", module]
+
+
+def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Without anything that looks like a secret: children get theirs over a private channel."""
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not any(word in name.upper() for word in _SECRET_WORDS)
+    }
+    return kept | _MALLOC
+
+
+async def start_process(
+    command: Sequence[str], *, environ: Mapping[str, str], pass_fds: Sequence[int]
+) -> asyncio.subprocess.Process:
+    """The child gets only `pass_fds` and stderr (on asyncio's own loop: uvloop leaks the rest).
+
+    It is in a session of its own: Ctrl-C in the terminal reaches the supervisor alone, which
+    then stops its children in the right order.
+    """
+    return await asyncio.create_subprocess_exec(
+        *command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=pass_fds,
+        env=dict(environ),
+        start_new_session=True,
+    )
+
+
+def describe_exit(code: int) -> str:
+    return f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"

@@ -1,0 +1,60 @@
+"""What the control plane is given to work with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Concatenate, ParamSpec, TypeVar
+
+from llm_proxy.secrets import Secret
+from llm_proxy.server.channel import Change
+from llm_proxy.store.database import Store
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthReport:
+    ready: bool  # requests are served
+    draining: bool
+    checks: Mapping[str, str]  # "ok", or what is wrong
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlContext:
+    store: Store
+    management_token: Secret
+    apis: tuple[str, ...]  # names of the configured ones
+    default_api: str
+    publish: Callable[[list[Change]], Awaitable[None]]  # returns when every worker obeys
+    health: Callable[[], HealthReport]
+    now: Callable[[], datetime] = _utc_now
+
+    async def commit(
+        self,
+        changed: Change,
+        function: Callable[Concatenate[Store, P], R],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R:
+        """Runs a store function that writes, then tells the workers what `changed`."""
+
+        async def write_and_tell() -> R:
+            result = await self.store.run(function, *args, **kwargs)
+            await self.publish([changed])
+            return result
+
+        task = asyncio.create_task(write_and_tell())
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # The client has gone, but what is committed must reach the workers all the same.
+            await asyncio.wait({task})
+            raise

@@ -1,0 +1,73 @@
+"""/health, /ready and /live."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+import llm_proxy
+from llm_proxy.errors import StoreError
+from llm_proxy.server.control.answers import json_answer
+from llm_proxy.server.control.context import ControlContext
+from llm_proxy.store.database import Store
+
+_STORE_TIMEOUT_S = 2.0
+
+
+class Health:
+    def __init__(self, context: ControlContext) -> None:
+        self._context = context
+
+    async def health(self, request: Request) -> Response:
+        """503 when a check fails; a server that drains is healthy still."""
+        report = self._context.health()
+        checks = await self._checks(report.checks)
+        is_healthy = _all_pass(checks)
+        content = {
+            "status": "ok" if is_healthy else "unhealthy",
+            "timestamp": self._context.now(),
+            "version": llm_proxy.__version__,
+            "checks": checks,
+        }
+        return json_answer(content, status=200 if is_healthy else 503)
+
+    async def ready(self, request: Request) -> Response:
+        """Whether requests should be sent here."""
+        report = self._context.health()
+        checks = await self._checks(report.checks)
+        if report.draining:
+            status = "draining"
+        elif not report.ready:
+            status = "starting"
+        else:
+            status = "ready" if _all_pass(checks) else "unhealthy"
+        content = {"status": status, "checks": checks}
+        return json_answer(content, status=200 if status == "ready" else 503)
+
+    async def live(self, request: Request) -> Response:
+        return json_answer({"status": "alive"})
+
+    async def _checks(self, reported: Mapping[str, str]) -> dict[str, str]:
+        return {"store": await self._check_store(), **reported}
+
+    async def _check_store(self) -> str:
+        try:
+            async with asyncio.timeout(_STORE_TIMEOUT_S):
+                await self._context.store.run(_ask)
+        except TimeoutError:
+            return f"no answer within {_STORE_TIMEOUT_S:g} s"
+        except StoreError:
+            return "unavailable"
+        return "ok"
+
+
+def _ask(store: Store) -> None:
+    with store.reading() as database:
+        database.sql("SELECT count(*) FROM meta")
+
+
+def _all_pass(checks: Mapping[str, str]) -> bool:
+    return all(result == "ok" for result in checks.values())

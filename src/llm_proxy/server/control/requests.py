@@ -1,0 +1,131 @@
+"""What a management request says: its JSON body and its query, checked."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+from starlette.requests import Request
+
+from llm_proxy.errors import Refusal
+from llm_proxy.server.control.answers import invalid, shortened
+from llm_proxy.store.page import Page
+
+T = TypeVar("T")
+
+BODY_LIMIT = 2**20  # bytes
+_DEFAULT_LIMIT = 100
+_LARGEST_LIMIT = 1000
+_SECRET_FIELDS = {"api_key", "api_keys"}
+_FIELD = re.compile(r"`\$\.([A-Za-z_]+)")
+_QUOTED = re.compile(r"field `([^`]*)`")
+
+
+async def read_json(request: Request, kind: type[T], *, may_be_empty: bool = False) -> T:
+    """The body as a `kind`. Raises Refusal naming the field that is wrong."""
+    raw = await _read_body(request)
+    if not raw and may_be_empty:
+        raw = b"{}"
+    try:
+        document = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise Refusal("invalid_request", f"the body isn't a valid JSON document: {exc}") from exc
+    if not isinstance(document, dict):
+        raise Refusal("invalid_request", 'the body must be a JSON object, like {"name": "…"}')
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as exc:
+        raise _explained(str(exc), document) from exc
+
+
+async def _read_body(request: Request) -> bytes:
+    """Stops reading at the limit, whatever Content-Length says."""
+    announced = request.headers.get("Content-Length", "0")
+    if announced.isdecimal() and int(announced[:20]) > BODY_LIMIT:
+        raise _too_large()
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_LIMIT:
+            raise _too_large()
+    return bytes(body)
+
+
+def _too_large() -> Refusal:
+    # The rest of the body stays unread, so the connection can't be used again.
+    return Refusal(
+        "body_too_large",
+        f"the body is larger than {BODY_LIMIT} bytes; send less",
+        headers={"Connection": "close"},
+    )
+
+
+def _explained(problem: str, document: dict[str, Any]) -> Refusal:
+    """msgspec's message, with the field first and the value where that is no secret."""
+    if "unknown field" in problem and (match := _QUOTED.search(problem)):
+        return invalid(shortened(match[1]), "is not a known field here; remove it")
+    if "missing required field" in problem and (match := _QUOTED.search(problem)):
+        return invalid(match[1], "is required")
+    match = _FIELD.search(problem)
+    if match is None:
+        return Refusal("invalid_request", problem)
+    field = match[1]
+    rule = problem.partition(" - at ")[0].replace("`", "")
+    shown = "" if field in _SECRET_FIELDS else f": {shortened(repr(document.get(field)))}"
+    return invalid(field, f"is wrong: {rule[0].lower()}{rule[1:]}{shown}")
+
+
+class Query:
+    """The query parameters; one that is not in `known`, or is sent twice, is refused."""
+
+    def __init__(self, request: Request, *, known: Sequence[str]) -> None:
+        self._path = request.url.path
+        self._values: dict[str, str] = {}
+        for name, value in request.query_params.multi_items():
+            if name not in known:
+                raise invalid(shortened(name), f"is no parameter here; known: {', '.join(known)}")
+            if name in self._values:
+                raise invalid(name, "was sent more than once")
+            self._values[name] = value
+
+    def text(self, name: str) -> str | None:
+        return self._values.get(name)
+
+    def flag(self, name: str) -> bool:
+        value = self._values.get(name, "false").lower()
+        if value not in ("true", "false", "1", "0"):
+            raise invalid(name, f"must be true or false, not {shortened(value)!r}")
+        return value in ("true", "1")
+
+    @property
+    def limit(self) -> int:
+        text = self._values.get("limit", str(_DEFAULT_LIMIT))
+        is_number = text.isascii() and text.isdigit() and len(text) < 10
+        if not is_number or not 1 <= int(text) <= _LARGEST_LIMIT:
+            raise invalid(
+                "limit",
+                f"must be a whole number from 1 to {_LARGEST_LIMIT}, not {shortened(text)!r}",
+            )
+        return int(text)
+
+    @property
+    def after(self) -> str | None:
+        if (cursor := self._values.get("cursor")) is None:
+            return None
+        try:
+            return base64.urlsafe_b64decode(cursor.encode("ascii")).decode()
+        except (binascii.Error, UnicodeError) as exc:
+            raise invalid("cursor", "must be taken from the Link of the page before") from exc
+
+    def page_headers(self, page: Page[Any]) -> dict[str, str]:
+        headers = {"X-Total-Count": str(page.total)}
+        if page.after is not None:
+            cursor = base64.urlsafe_b64encode(page.after.encode()).decode()
+            query = urlencode({**self._values, "limit": self.limit, "cursor": cursor})
+            headers["Link"] = f'<{self._path}?{query}>; rel="next"'
+        return headers

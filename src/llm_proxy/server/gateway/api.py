@@ -1,0 +1,88 @@
+"""An api as the gateway uses it: its configuration, made ready for bytes."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from llm_proxy.http1.pool import Origin, Pool
+from llm_proxy.http1.timers import Timers
+from llm_proxy.http1.tls import client_context
+from llm_proxy.providers import Api, Connection
+from llm_proxy.secrets import Secret
+
+
+class Upstream:
+    """Where requests of one api go, and what of them is allowed."""
+
+    __slots__ = (
+        "allows_all",
+        "base_path",
+        "endpoints",
+        "host_line",
+        "is_control",
+        "methods",
+        "name",
+        "origins",
+        "param_whitelist",
+        "pool",
+        "requires_origin",
+        "subtrees",
+        "_credential_name",
+        "_credential_scheme",
+    )
+
+    def __init__(self, api: Api, pool: Pool) -> None:
+        url = urlsplit(api.base_url)
+        self.name = api.name
+        self.pool = pool
+        self.is_control = False
+        self.base_path = url.path.rstrip("/").encode()
+        self.host_line = f"\nHost: {url.netloc}\r".encode()
+        self.methods = frozenset(method.encode() for method in api.allowed_methods)
+        endpoints = [endpoint.encode() for endpoint in api.allowed_endpoints]
+        self.allows_all = b"/*" in endpoints
+        # A subtree holds its root: `/v1/files/*` allows `/v1/files` too.
+        roots = [endpoint[:-2] for endpoint in endpoints if endpoint.endswith(b"/*")]
+        self.endpoints = frozenset([*endpoints, *roots])
+        self.subtrees = tuple(root + b"/" for root in roots)
+        self.origins = frozenset(origin.encode() for origin in api.allowed_origins)
+        self.requires_origin = api.require_origin
+        self.param_whitelist = api.param_whitelist
+        self._credential_name = api.auth.header
+        self._credential_scheme = api.auth.scheme
+
+    def allows(self, endpoint: bytes) -> bool:
+        return endpoint in self.endpoints or self.allows_all or endpoint.startswith(self.subtrees)
+
+    def credential_line(self, key: Secret) -> bytes:
+        scheme = f"{self._credential_scheme} " if self._credential_scheme else ""
+        return f"\n{self._credential_name}: {scheme}{key.reveal()}\r".encode()
+
+
+def build_upstream(api: Api, timers: Timers) -> Upstream:
+    """Opens nothing yet. Raises ConfigError for a `ca_file` that can't be used."""
+    url = urlsplit(api.base_url)
+    is_tls = url.scheme == "https"
+    origin = Origin(
+        host=url.hostname or "",
+        port=url.port or (443 if is_tls else 80),
+        tls=client_context(api.ca_file) if is_tls else None,
+    )
+    pool = Pool(
+        origin,
+        timers,
+        timeouts=api.timeouts,
+        limits=api.connection,
+        connect_retries=api.retry.attempts,
+    )
+    return Upstream(api, pool)
+
+
+def build_control(socket_path: str, timers: Timers) -> Upstream:
+    """The control plane on its private socket; it checks methods, paths and bodies itself."""
+    api = Api(name="", base_url="http://llm-proxy", allowed_endpoints=("/*",), allowed_methods=())
+    limits = Connection(max_idle_conns=16, idle_timeout=2.0)
+    origin = Origin(host="llm-proxy", unix_path=socket_path)
+    upstream = Upstream(api, Pool(origin, timers, limits=limits))
+    upstream.is_control = True
+    return upstream

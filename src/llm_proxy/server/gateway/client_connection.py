@@ -1,0 +1,329 @@
+"""One client's connection: requests in, one exchange at a time, in the order they came.
+
+The connection finds heads and bodies and hands them to an `Exchange`; what the exchange writes
+goes out at once. Both directions are paused when the other side is slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import Final, cast
+
+from llm_proxy.errors import Refusal
+from llm_proxy.http1.framing import ChunkedDecoder, FramingError
+from llm_proxy.http1.timers import NEVER
+from llm_proxy.server.gateway.exchange import Exchange
+from llm_proxy.server.gateway.gateway import Gateway
+from llm_proxy.server.gateway.request_head import (
+    MAX_HEAD_BYTES,
+    MAX_TARGET_BYTES,
+    RequestHead,
+    parse_request_head,
+)
+
+HEAD_TIMEOUT_S: Final = 30.0
+KEEP_ALIVE_S: Final = 120.0
+BODY_IDLE_S: Final = 60.0
+WRITE_IDLE_S: Final = 300.0  # a client that reads nothing for so long is gone
+LINGER_S: Final = 2.0  # reading what is still being sent, so that the answer isn't lost to a reset
+MAX_PIPELINED_BYTES: Final = 65536
+MAX_DISCARDED_BYTES: Final = 262144  # of a refused body, to keep the connection
+WRITE_BUFFER_BYTES: Final = 65536
+_NO_BYTES: Final = b""
+_GONE_STATES: Final = frozenset((7, 8))  # TCP_CLOSE, TCP_CLOSE_WAIT
+
+
+class ClientConnection(asyncio.Protocol):
+    __slots__ = (
+        "_body_left",
+        "_buffer",
+        "_chunked",
+        "_connections",
+        "_deadline",
+        "_discarded",
+        "_exchange",
+        "_gateway",
+        "_is_lingering",
+        "_is_reading_paused",
+        "_pipelined",
+        "client_ip",
+        "is_closed",
+        "transport",
+    )
+
+    def __init__(self, gateway: Gateway, connections: set[ClientConnection]) -> None:
+        self._gateway = gateway
+        self._connections = connections
+        self._exchange: Exchange | None = None
+        self._buffer = _NO_BYTES  # of a head that isn't complete
+        self._pipelined = _NO_BYTES  # what came while an exchange was running
+        self._body_left = 0
+        self._chunked: ChunkedDecoder | None = None
+        self._discarded = 0
+        self._is_lingering = False
+        self._is_reading_paused = False
+        self._deadline = NEVER
+        self.client_ip = ""
+        self.is_closed = False
+        self.transport: asyncio.Transport
+
+    # What the transport says.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        peer = transport.get_extra_info("peername")
+        self.client_ip = peer[0] if isinstance(peer, tuple) else ""
+        self._connections.add(self)
+        self._gateway.timers.watch(self)
+        self._deadline = self._gateway.timers.now + HEAD_TIMEOUT_S
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_closed = True
+        self._connections.discard(self)
+        self._gateway.timers.forget(self)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+
+    def data_received(self, data: bytes) -> None:
+        if self._body_left or self._chunked is not None:
+            self._receive_body(data)
+        elif self._exchange is not None:
+            self._pipelined += data
+            if len(self._pipelined) > MAX_PIPELINED_BYTES:
+                self.pause_reading()
+        elif not self._is_lingering:
+            self._receive_head(data)
+
+    def pause_writing(self) -> None:
+        self._deadline = self._gateway.timers.now + WRITE_IDLE_S
+        if self._exchange is not None:
+            self._exchange.pause_response()
+
+    def resume_writing(self) -> None:
+        self._deadline = NEVER if self._exchange else self._gateway.timers.now + KEEP_ALIVE_S
+        if self._exchange is not None:
+            self._exchange.resume_response()
+
+    def check(self, now: float) -> None:
+        if self._is_reading_paused and self._peer_has_left():
+            self.abort()
+        elif now >= self._deadline:
+            self._deadline = NEVER
+            self._time_out()
+
+    # Heads and bodies.
+
+    def _receive_head(self, data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = _NO_BYTES
+        while data[:2] == b"\r\n":  # RFC 9112 section 2.2
+            data = data[2:]
+        end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES) + 4
+        if end < 4:
+            self._keep_head(data)
+            return
+        try:
+            head = parse_request_head(data if end == len(data) else data[:end])
+        except Refusal as refusal:
+            self._refuse_head(refusal)
+            return
+        self._deadline = NEVER
+        self._exchange = exchange = Exchange(self._gateway, self, head)
+        if head.is_chunked:
+            self._chunked = ChunkedDecoder()
+            self._deadline = self._gateway.timers.now + BODY_IDLE_S
+            exchange.start(_NO_BYTES, False)
+            if end < len(data):
+                self.data_received(data[end:])
+            return
+        body = data[end:]
+        left = head.content_length - len(body)
+        if left <= 0:
+            if left:
+                body, self._pipelined = body[:left], body[left:]
+            exchange.start(body, True)
+        else:
+            self._body_left = left
+            self._deadline = self._gateway.timers.now + BODY_IDLE_S
+            exchange.start(body, False)
+
+    def _keep_head(self, data: bytes) -> None:
+        if len(data) >= MAX_HEAD_BYTES:
+            self._refuse_head(
+                Refusal("headers_too_large", f"The head is longer than {MAX_HEAD_BYTES} bytes.")
+            )
+        elif len(data) > MAX_TARGET_BYTES + 256 and b"\n" not in data[: MAX_TARGET_BYTES + 256]:
+            self._refuse_head(
+                Refusal("url_too_long", f"The URL is longer than {MAX_TARGET_BYTES} bytes.")
+            )
+        else:
+            if data and not self._buffer:
+                self._deadline = min(self._deadline, self._gateway.timers.now + HEAD_TIMEOUT_S)
+            self._buffer = data
+
+    def _refuse_head(self, refusal: Refusal) -> None:
+        """Nothing after a head that can't be trusted can be found, so the connection ends."""
+        head = RequestHead()
+        head.keeps_alive = False
+        self._exchange = Exchange(self._gateway, self, head)
+        self._is_lingering = True
+        self._exchange.refuse(refusal)
+
+    def _receive_body(self, data: bytes) -> None:
+        chunked = self._chunked
+        rest = _NO_BYTES
+        if chunked is None:
+            ends = len(data) >= self._body_left
+            if ends:
+                data, rest = data[: self._body_left], data[self._body_left :]
+            self._body_left -= len(data)
+        else:
+            try:
+                data = chunked.feed(data)
+            except FramingError as exc:
+                self._break_body(exc)
+                return
+            ends = chunked.is_complete
+            if ends:
+                rest = chunked.rest
+                self._chunked = None
+        self._deadline = NEVER if ends else self._gateway.timers.now + BODY_IDLE_S
+        if rest:
+            self._pipelined = rest
+        if self._exchange is not None:
+            self._exchange.body_arrives(data, ends)
+        else:
+            self._discard(len(data), ends)
+
+    def _break_body(self, exc: FramingError) -> None:
+        self._chunked = None
+        self._is_lingering = True
+        if self._exchange is None:
+            self.close()
+        else:
+            self._exchange.keeps_alive = False
+            self._exchange.refuse(Refusal("invalid_request", f"The body is malformed: {exc}."))
+
+    def _discard(self, size: int, ends: bool) -> None:
+        """The rest of a body whose request has been answered."""
+        self._discarded += size
+        if ends:
+            self._discarded = 0
+            self._next()
+        elif self._discarded > MAX_DISCARDED_BYTES:
+            self._linger()
+
+    # What the exchange says.
+
+    def write(self, data: bytes) -> None:
+        if not self.is_closed:
+            self.transport.write(data)
+
+    def can_keep_alive(self) -> bool:
+        """Whether the rest of the request is short enough to be read for the next one's sake."""
+        return self._body_left <= MAX_DISCARDED_BYTES and not self._gateway.is_draining
+
+    def finish(self, keeps_alive: bool) -> None:
+        """The answer is written; on to the next request, or to the end."""
+        self._exchange = None
+        if self.is_closed:
+            return
+        has_more = self._body_left > 0 or self._chunked is not None or self._is_lingering
+        if not keeps_alive:
+            if has_more:
+                self._linger()
+            else:
+                self.close()
+        elif not has_more:
+            self._next()
+        elif self._is_reading_paused:
+            self.resume_reading()
+
+    def _next(self) -> None:
+        self._deadline = self._gateway.timers.now + KEEP_ALIVE_S
+        if self._is_reading_paused:
+            self.resume_reading()
+        if self._pipelined:
+            # Not from here: a thousand pipelined requests would be as many frames deep.
+            asyncio.get_running_loop().call_soon(self._receive_pipelined)
+        elif self._gateway.is_draining:
+            self.close()
+
+    def _receive_pipelined(self) -> None:
+        if self._exchange is None and not self.is_closed:
+            data, self._pipelined = self._pipelined, _NO_BYTES
+            if data:
+                self._receive_head(data)
+
+    def pause_reading(self) -> None:
+        if not self._is_reading_paused and not self.is_closed:
+            self._is_reading_paused = True
+            self.transport.pause_reading()
+            if self._deadline is not NEVER:
+                self._deadline = NEVER  # it is us who make the client wait
+
+    def resume_reading(self) -> None:
+        if self._is_reading_paused and not self.is_closed:
+            self._is_reading_paused = False
+            self.transport.resume_reading()
+            if self._body_left or self._chunked is not None:
+                self._deadline = self._gateway.timers.now + BODY_IDLE_S
+
+    # Ends.
+
+    def drain(self) -> None:
+        """Closes when nothing is running; else the running exchange does at its end."""
+        if self._exchange is None and not self._buffer and not self._pipelined:
+            self.close()
+
+    def close(self) -> None:
+        if not self.is_closed:
+            self._deadline = self._gateway.timers.now + WRITE_IDLE_S
+            self.transport.close()
+
+    def abort(self) -> None:
+        if not self.is_closed:
+            self.transport.abort()
+
+    def _linger(self) -> None:
+        """Closes in stages (RFC 9112 section 9.6): a reset would destroy the answer on its way."""
+        self._is_lingering = True
+        self._body_left = 0
+        self._chunked = None
+        self._deadline = self._gateway.timers.now + LINGER_S
+        self.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.close()
+
+    def _time_out(self) -> None:
+        exchange = self._exchange
+        if exchange is not None and (self._body_left or self._chunked is not None):
+            self._is_lingering = True
+            exchange.keeps_alive = False
+            exchange.refuse(
+                Refusal("request_timeout", f"Nothing of the body came for {BODY_IDLE_S:g} s.")
+            )
+        elif self._buffer and not self._is_lingering:
+            self._refuse_head(
+                Refusal("request_timeout", f"The head was not complete after {HEAD_TIMEOUT_S:g} s.")
+            )
+        else:
+            self.abort()
+
+    def _peer_has_left(self) -> bool:
+        """Asks the kernel, since a paused transport sees neither FIN nor RST."""
+        if not hasattr(socket, "TCP_INFO"):
+            return False
+        sock = self.transport.get_extra_info("socket")
+        try:
+            state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        except OSError:
+            return False
+        return struct.unpack("B", state)[0] in _GONE_STATES

@@ -1,0 +1,44 @@
+"""Origins (RFC 6454) and cross-origin sharing (Fetch standard)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from llm_proxy.errors import Refusal
+from llm_proxy.http1.headers import line_pattern
+from llm_proxy.server.gateway.answers import EXPOSED_HEADERS
+from llm_proxy.server.gateway.api import Upstream
+from llm_proxy.server.gateway.request_head import RequestHead
+
+_UPSTREAM_LINES: Final[re.Pattern[bytes]] = line_pattern(
+    ["access-control-allow-origin", "access-control-expose-headers"]
+)
+
+
+def is_preflight(head: RequestHead) -> bool:
+    return b"origin" in head.named and b"access-control-request-method" in head.named
+
+
+def check_origin(head: RequestHead, upstream: Upstream) -> None:
+    """Raises Refusal when the origin is missing where it must be sent, or is not allowed."""
+    origin = head.named.get(b"origin")
+    if origin is None:
+        if upstream.requires_origin:
+            raise Refusal("origin_required", f"The api {upstream.name!r} wants an Origin header.")
+    elif upstream.origins and origin not in upstream.origins:
+        raise Refusal(
+            "origin_not_allowed",
+            f"The origin {origin.decode('latin-1')!r} is not in allowed_origins of the api "
+            f"{upstream.name!r}.",
+        )
+
+
+def add_cors(lines: bytes, origin: bytes) -> tuple[bytes, bytes]:
+    """The upstream's lines without its own policy, and our lines: this proxy is the origin's
+    peer, and a browser refuses two answers."""
+    kept = b"".join(_UPSTREAM_LINES.split(lines)[::2])
+    own = (
+        b"Access-Control-Allow-Origin: %b\r\nAccess-Control-Expose-Headers: %b\r\nVary: Origin\r\n"
+    ) % (origin, EXPOSED_HEADERS.encode())
+    return kept, own

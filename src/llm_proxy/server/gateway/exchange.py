@@ -1,0 +1,591 @@
+"""One request and its response, in the steps of the design: route, admit, forward, relay, record.
+
+A refusal can come from every step; `refuse` answers it. Nothing here waits: where something isn't
+there yet (a token never seen, a connection, a body), the exchange is called back.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter, time
+from typing import TYPE_CHECKING, Final
+
+from llm_proxy.errors import Refusal
+from llm_proxy.events.record import NO_PARTS, RECORD
+from llm_proxy.http1.connection import UpstreamConnection, UpstreamError
+from llm_proxy.http1.framing import LAST_CHUNK, frame_chunk
+from llm_proxy.http1.response_head import ResponseHead
+from llm_proxy.secrets import is_well_formed_token, token_digest
+from llm_proxy.server.gateway.answers import (
+    CONTINUE,
+    preflight_answer,
+    refusal_answer,
+    stream_error_event,
+)
+from llm_proxy.server.gateway.cors import add_cors, check_origin, is_preflight
+from llm_proxy.server.gateway.gateway import Gateway
+from llm_proxy.server.gateway.parameters import MAX_BODY_BYTES, check_parameters
+from llm_proxy.server.gateway.request_head import CREDENTIALS, RequestHead
+from llm_proxy.server.gateway.request_ids import request_id
+from llm_proxy.server.gateway.routing import Route
+from llm_proxy.server.gateway.tokens import KnownToken, check_grant, check_quota
+
+if TYPE_CHECKING:
+    from llm_proxy.server.gateway.client_connection import ClientConnection
+
+MAX_QUEUED_BYTES: Final = 65536  # of a body whose upstream connection isn't there yet
+MAX_REPLAY_BYTES: Final = 65536  # of a request that can be sent a second time
+PART_BYTES: Final = 65536  # of a response, handed to the recorder before its end
+
+
+class Exchange:
+    __slots__ = (
+        "_body",
+        "_body_ends",
+        "_body_size",
+        "_captured",
+        "_captured_size",
+        "_client",
+        "_content_encoding",
+        "_digest",
+        "_first_byte_at",
+        "_forwarded",
+        "_frames_response",
+        "_gateway",
+        "_has_begun",
+        "_head",
+        "_headed_at",
+        "_is_close_delimited",
+        "_is_done",
+        "_is_forwarding",
+        "_is_stream",
+        "_last",
+        "_query",
+        "_record_number",
+        "_replay",
+        "_response_size",
+        "_route",
+        "_sent_at",
+        "_started_at",
+        "_status",
+        "_timestamp",
+        "_token",
+        "_upstream",
+        "keeps_alive",
+        "request_id",
+    )
+
+    def __init__(self, gateway: Gateway, client: ClientConnection, head: RequestHead) -> None:
+        self._started_at = perf_counter()
+        self._timestamp = time()
+        self._gateway = gateway
+        self._client = client
+        self._head = head
+        self.keeps_alive = head.keeps_alive
+        self.request_id = request_id(head.named.get(b"x-request-id"), self._timestamp)
+        self._route: Route | None = None
+        self._query = b""
+        self._digest = b""
+        self._token: KnownToken | None = None
+        # The request's body: what has come and was not sent on, and how much there was in all.
+        self._body: list[bytes] = []
+        self._body_ends = False
+        self._body_size = 0
+        # Towards the upstream.
+        self._upstream: UpstreamConnection | None = None
+        self._is_forwarding = False
+        self._forwarded = b""  # the request's head as the upstream gets it
+        self._replay: bytes | None = None  # all that was sent, while it is short
+        self._sent_at = 0.0
+        self._headed_at = 0.0
+        # The response.
+        self._status = 0
+        self._has_begun = False
+        self._frames_response = False
+        self._is_close_delimited = False
+        self._is_stream = False
+        self._content_encoding = b""
+        self._first_byte_at = 0.0
+        self._response_size = 0
+        self._last = b""
+        self._is_done = False
+        # What of it goes to the record.
+        self._captured: list[bytes] | None = None
+        self._captured_size = 0
+        self._record_number = NO_PARTS
+
+    # 1. The head is parsed, and with it came `body`.
+
+    def start(self, body: bytes, ends: bool) -> None:
+        self._body_ends = ends
+        if body:
+            self._body.append(body)
+            self._body_size = len(body)
+        try:
+            self._route, self._query = self._gateway.router.route(self._head.target)
+            if self._route.upstream.is_control:
+                self._forward(b"")
+            else:
+                self._check_request(self._route)
+        except Refusal as refusal:
+            self.refuse(refusal)
+
+    # 2. Route.
+
+    def _check_request(self, route: Route) -> None:
+        head, upstream = self._head, route.upstream
+        if head.method == b"OPTIONS" and is_preflight(head):
+            self._answer_preflight()
+            return
+        if head.method not in upstream.methods:
+            methods = b", ".join(sorted(upstream.methods)).decode()
+            raise Refusal(
+                "method_not_allowed",
+                f"{head.method.decode()} is not allowed for the api {upstream.name!r}; "
+                f"allowed: {methods}.",
+                headers={"Allow": methods},
+            )
+        if not route.is_allowed:
+            raise Refusal(
+                "endpoint_not_allowed",
+                f"{route.endpoint_text} is not an allowed endpoint of the api "
+                f"{upstream.name!r}. {self._gateway.router.hint(route)}",
+            )
+        if upstream.requires_origin or b"origin" in head.named:
+            check_origin(head, upstream)
+        self._digest = token_digest(self._client_token())
+        self._admit()
+
+    def _client_token(self) -> bytes:
+        named = self._head.named
+        scheme, _, token = named.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() == b"bearer" and token:
+            return token.strip()
+        for name in CREDENTIALS[1:]:
+            token = named.get(name, b"")
+            if token:
+                return token
+        raise Refusal(
+            "missing_token",
+            "The request has no token; send it as `Authorization: Bearer sk-…` or `x-api-key`.",
+        )
+
+    # 3. Admit, on what is known at this moment; called again when more is known.
+
+    def _admit(self) -> None:
+        token = self._token = self._gateway.tokens.find(self._digest)
+        if token is None:
+            self._load_token()
+            return
+        check_grant(token, self._timestamp)
+        assert self._route is not None
+        upstream = self._route.upstream
+        line = token.credential_lines.get(upstream.name)
+        if line is None:
+            line = token.credential_lines[upstream.name] = _credential_line(token, self._route)
+        limit = self._gateway.max_request_size
+        if upstream.param_whitelist:
+            limit = min(limit, MAX_BODY_BYTES)
+        if self._head.content_length > limit or self._body_size > limit:
+            raise self._body_too_large(limit)
+        if not self._body_ends and b"expect" in self._head.named:
+            self._invite_body()
+        if upstream.param_whitelist:
+            if not self._body_ends:
+                self._client.resume_reading()
+                return  # until `body_arrives` has all of it
+            self._check_parameters()
+        check_quota(token)
+        self._gateway.tokens.charge(token, self._timestamp)
+        self._forward(line)
+
+    def _load_token(self) -> None:
+        if not is_well_formed_token(self._client_token()):
+            raise Refusal(
+                "invalid_token",
+                "This is not a token of this proxy; check that it was copied whole.",
+            )
+        self._gateway.tokens.load(self._digest, self._client.client_ip, self._token_loaded)
+
+    def _token_loaded(self, outcome: KnownToken | Refusal) -> None:
+        if self._is_done:
+            return
+        if isinstance(outcome, Refusal):
+            self.refuse(outcome)
+        else:
+            self._retry_admit()
+
+    def _retry_admit(self) -> None:
+        try:
+            self._admit()
+        except Refusal as refusal:
+            self.refuse(refusal)
+
+    def _body_too_large(self, limit: int) -> Refusal:
+        return Refusal(
+            "body_too_large",
+            f"The body is longer than the {limit} bytes allowed here.",
+            details={"limit_bytes": limit},
+        )
+
+    def _invite_body(self) -> None:
+        if self._head.named.pop(b"expect").lower() == b"100-continue":
+            self._client.write(CONTINUE)
+
+    def _check_parameters(self) -> None:
+        assert self._route is not None
+        body = b"".join(self._body)
+        self._body = [body] if body else []
+        if not body:
+            return
+        named = self._head.named
+        if named.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise Refusal(
+                "param_not_allowed",
+                "Parameters are restricted here, so a compressed body can't be checked; "
+                "send it without Content-Encoding.",
+            )
+        whitelist = self._route.upstream.param_whitelist
+        check_parameters(body, named.get(b"content-type", b""), whitelist)
+
+    # 5. Forward.
+
+    def _forward(self, credential_line: bytes) -> None:
+        self._is_forwarding = True
+        self._forwarded = self._upstream_head(credential_line)
+        self._sent_at = perf_counter()
+        assert self._route is not None
+        self._route.upstream.pool.acquire(self)
+
+    def _upstream_head(self, credential_line: bytes) -> bytes:
+        head, route = self._head, self._route
+        assert route is not None
+        parts = head.parts
+        target = route.upstream_path + self._query
+        if target != head.target or head.is_http_10:
+            _, _, rest = parts[0].partition(b"\r")
+            parts[0] = b"%b %b HTTP/1.1\r%b" % (head.method, target, rest)
+        if head.host_at:
+            parts[head.host_at] = route.upstream.host_line
+        else:
+            parts.append(route.upstream.host_line)
+        if credential_line:
+            parts[head.credential_at] = credential_line
+        elif route.upstream.is_control:
+            parts += self._control_lines()
+        parts.append(b"\nTransfer-Encoding: chunked\r\n\r\n" if head.is_chunked else b"\n\r\n")
+        return b"".join(parts)
+
+    def _control_lines(self) -> list[bytes]:
+        """The control plane checks the management token, and is told who asks."""
+        lines = [b"\nX-Forwarded-For: %b\r" % self._client.client_ip.encode()]
+        if b"authorization" in self._head.named:
+            lines.append(b"\nAuthorization: %b\r" % self._head.named[b"authorization"])
+        if self._head.named.get(b"x-request-id") != self.request_id.encode():
+            lines.append(b"\nX-Request-ID: %b\r" % self.request_id.encode())
+        return lines
+
+    def upstream_ready(self, connection: UpstreamConnection) -> None:
+        self._upstream = connection
+        body = self._framed_body()
+        data = self._forwarded + body if body else self._forwarded
+        self._replay = data if len(data) <= MAX_REPLAY_BYTES else None
+        connection.send(self, self._head.method, data, self._body_ends)
+        if not self._body_ends:
+            self._client.resume_reading()
+
+    def _framed_body(self) -> bytes:
+        """What of the body is here, framed for the upstream."""
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body = []
+        if not self._head.is_chunked:
+            return body
+        framed = frame_chunk(body) if body else b""
+        return framed + LAST_CHUNK if self._body_ends else framed
+
+    def body_arrives(self, data: bytes, ends: bool) -> None:
+        if self._is_done:
+            return
+        self._body_ends = ends
+        self._body_size += len(data)
+        if data:
+            self._body.append(data)
+        if self._upstream is not None:
+            self._send_body(self._upstream)
+        elif self._is_forwarding or self._token is None:
+            self._limit_body(self._gateway.max_request_size)
+            if self._body_size > MAX_QUEUED_BYTES:
+                self._client.pause_reading()
+        else:
+            self._retry_admit()  # a parameter whitelist waits for the whole body
+
+    def _send_body(self, upstream: UpstreamConnection) -> None:
+        if self._limit_body(self._gateway.max_request_size):
+            return
+        data = self._framed_body()
+        if self._replay is not None:
+            whole = self._replay + data
+            self._replay = whole if len(whole) <= MAX_REPLAY_BYTES else None
+        upstream.send_more(data, self._body_ends)
+
+    def _limit_body(self, limit: int) -> bool:
+        """Refuses a chunked body once it is over the limit."""
+        if self._body_size <= limit:
+            return False
+        self.keeps_alive = False
+        self.refuse(self._body_too_large(limit))
+        return True
+
+    def pause_request(self) -> None:
+        self._client.pause_reading()
+
+    def resume_request(self) -> None:
+        self._client.resume_reading()
+
+    # 6. Relay.
+
+    def response_begins(self, head: ResponseHead, body: bytes, ends: bool) -> None:
+        self._headed_at = now = perf_counter()
+        self._has_begun = True
+        self._status = head.status
+        if self.keeps_alive and (not self._body_ends or self._gateway.is_draining):
+            self.keeps_alive = False
+        lines = self._response_lines(head)
+        content_type = head.content_type
+        self._is_stream = content_type.startswith(b"text/event-stream")
+        if self._gateway.recorder is not None and (self._is_stream or b"json" in content_type):
+            self._captured = []
+            self._content_encoding = head.content_encoding
+        if body:
+            self._first_byte_at = now
+            self._response_size = len(body)
+            self._last = body
+            if self._captured is not None:
+                self._captured.append(body)
+            if self._frames_response:
+                body = frame_chunk(body)
+        if ends:
+            if self._frames_response:
+                body += LAST_CHUNK
+            self._client.write(lines + body)
+            self._complete()
+        else:
+            self._client.write(lines + body)
+
+    def _response_lines(self, head: ResponseHead) -> bytes:
+        """The upstream's head with our lines added, and how the body will be framed."""
+        own = b""
+        if head.content_length < 0 and head.has_body:
+            if self._head.is_http_10:
+                self._is_close_delimited = True
+                self.keeps_alive = False
+            else:
+                self._frames_response = True
+                own = b"Transfer-Encoding: chunked\r\n"
+        if not self.keeps_alive:
+            own += b"Connection: close\r\n"
+        elif self._head.is_http_10:
+            own += b"Connection: keep-alive\r\n"
+        lines = head.lines
+        identity = self.request_id.encode()
+        if not head.has_request_id:
+            own += b"X-Request-ID: %b\r\n" % identity
+        if b"origin" in self._head.named:
+            lines, cors = add_cors(lines, self._head.named[b"origin"])
+            own += cors
+        upstream_ms = (self._headed_at - self._sent_at) * 1e3
+        if self._gateway.debug_headers:
+            own += b"X-Upstream-Response-Time: %.3f\r\n" % upstream_ms
+        return (
+            b"%b\nLLM-Proxy-Request-ID: %b\r\n%bServer-Timing: proxy;dur=%.3f, upstream;dur=%.3f"
+            b"\r\nVia: 1.1 llm-proxy\r\n\r\n"
+        ) % (lines, identity, own, (self._sent_at - self._started_at) * 1e3, upstream_ms)
+
+    def response_continues(self, body: bytes, ends: bool) -> None:
+        if body:
+            if not self._first_byte_at:
+                self._first_byte_at = perf_counter()
+            self._response_size += len(body)
+            self._last = body
+            if self._captured is not None:
+                self._capture(body)
+            if self._frames_response:
+                body = b"%x\r\n%b\r\n" % (len(body), body)
+        if not ends:
+            self._client.write(body)
+            return
+        if self._frames_response:
+            body += LAST_CHUNK
+        self._client.write(body)
+        self._complete()
+
+    def _capture(self, body: bytes) -> None:
+        captured = self._captured
+        assert captured is not None
+        captured.append(body)
+        self._captured_size += len(body)
+        if self._captured_size < PART_BYTES:
+            return
+        recorder = self._gateway.recorder
+        assert recorder is not None
+        if self._record_number == NO_PARTS:
+            self._record_number = recorder.new_exchange()
+        recorder.part(
+            self._record_number,
+            b"".join(captured),
+            content_encoding=self._content_encoding.decode("latin-1"),
+            stream=self._is_stream,
+        )
+        captured.clear()
+        self._captured_size = 0
+
+    def pause_response(self) -> None:
+        if self._upstream is not None:
+            self._upstream.pause()
+
+    def resume_response(self) -> None:
+        if self._upstream is not None:
+            self._upstream.resume()
+
+    def _complete(self) -> None:
+        self._upstream = None
+        self._end()
+        self._client.finish(self.keeps_alive)
+
+    # Ends that nobody wished for.
+
+    def response_fails(self, error: UpstreamError) -> None:
+        connection, self._upstream = self._upstream, None
+        if self._is_done:
+            return
+        if self._has_begun:
+            self._break(Refusal(error.code, str(error)))
+        elif (
+            error.is_untouched
+            and connection is not None
+            and connection.is_reused
+            and self._replay is not None
+        ):
+            self._send_again()
+        else:
+            self.refuse(Refusal(error.code, str(error)))
+
+    def _send_again(self) -> None:
+        """A kept connection was closed as we used it: the upstream never saw the request."""
+        assert self._route is not None
+        assert self._replay is not None
+        self._forwarded = self._replay
+        self._route.upstream.pool.open(self)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answers in place of the upstream; once its answer has begun, breaks that off."""
+        if self._is_done:
+            return
+        self._let_go()
+        if self._has_begun:
+            self._break(refusal)
+            return
+        self._status = refusal.status_code
+        self.keeps_alive = self.keeps_alive and self._client.can_keep_alive()
+        origin = self._head.named.get(b"origin")
+        answer = refusal_answer(
+            refusal,
+            self.request_id,
+            method=self._head.method,
+            origin=origin.decode("latin-1") if origin else None,
+            keeps_alive=self.keeps_alive,
+        )
+        self._client.write(answer)
+        self._end(error_code=refusal.code)
+        self._client.finish(self.keeps_alive)
+
+    def _break(self, refusal: Refusal) -> None:
+        """The end of a broken answer never looks like a clean one: SSE gets an error event, and
+        no body gets its last chunk or all the bytes it announced."""
+        is_between_events = self._last.endswith((b"\n\n", b"\r\n\r\n")) or not self._last
+        if self._is_stream and not self._content_encoding and is_between_events:
+            event = stream_error_event(refusal, self.request_id)
+            self._client.write(frame_chunk(event) if self._frames_response else event)
+        self._end(error_code=refusal.code, truncated=True)
+        if self._is_close_delimited:
+            self._client.abort()
+        else:
+            self._client.close()
+
+    def client_gone(self) -> None:
+        """The client hung up: whatever the upstream is doing for it ends now."""
+        if self._is_done:
+            return
+        self._let_go()
+        self._end(error_code="client_closed", truncated=self._has_begun)
+
+    def _let_go(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abandon()
+        elif self._is_forwarding and self._route is not None:
+            self._route.upstream.pool.cancel(self)
+        elif self._token is None and self._digest:
+            self._gateway.tokens.forget(self._digest, self._token_loaded)
+
+    def _answer_preflight(self) -> None:
+        assert self._route is not None
+        named = self._head.named
+        check_origin(self._head, self._route.upstream)
+        asked = named.get(b"access-control-request-headers", b"").decode("latin-1")
+        self._status = 204
+        self._client.write(
+            preflight_answer(
+                named[b"origin"].decode("latin-1"),
+                asked or None,
+                self.request_id,
+                keeps_alive=self.keeps_alive,
+            )
+        )
+        self._end()
+        self._client.finish(self.keeps_alive)
+
+    # 7. Record.
+
+    def _end(self, *, error_code: str = "", truncated: bool = False) -> None:
+        self._is_done = True
+        recorder = self._gateway.recorder
+        route = self._route
+        if recorder is None or (route is not None and route.upstream.is_control):
+            return
+        now = perf_counter()
+        grant = self._token.grant if self._token is not None else None
+        recorder.put(
+            (
+                RECORD,
+                self._record_number,
+                self._timestamp,
+                self.request_id,
+                grant.project_id if grant is not None else "",
+                grant.token_id if grant is not None else "",
+                route.upstream.name if route is not None else "",
+                route.endpoint_text if route is not None else "",
+                self._head.method.decode(),
+                self._status,
+                (now - self._started_at) * 1e3,
+                (self._headed_at - self._sent_at) * 1e3 if self._headed_at else 0.0,
+                (self._first_byte_at - self._started_at) * 1e3 if self._first_byte_at else 0.0,
+                self._is_stream,
+                self._body_size,
+                self._response_size,
+                truncated,
+                error_code,
+                self._client.client_ip,
+                self._content_encoding.decode("latin-1"),
+                b"".join(self._captured) if self._captured else b"",
+            )
+        )
+
+
+def _credential_line(token: KnownToken, route: Route) -> bytes:
+    key = token.grant.upstream_keys.get(route.upstream.name)
+    if key is None:
+        raise Refusal(
+            "no_upstream_key",
+            f"The project of this token has no key for the api {route.upstream.name!r}.",
+        )
+    return route.upstream.credential_line(key)

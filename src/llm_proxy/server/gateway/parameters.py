@@ -1,0 +1,79 @@
+"""`param_whitelist`: which values the top-level parameters of a JSON body may have."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Mapping, Sequence
+from email.message import Message
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+from llm_proxy.errors import Refusal
+
+MAX_BODY_BYTES: Final = 10 * 1024 * 1024
+_SHOWN: Final = 100  # characters of a refused value
+
+
+def check_parameters(
+    body: bytes, content_type: bytes, whitelist: Mapping[str, Sequence[str]]
+) -> None:
+    """Raises Refusal for a value that is not allowed, and for a body that can't be read."""
+    for name, value in _parse(body, content_type):
+        patterns = whitelist.get(name)
+        if patterns is None:
+            continue
+        if isinstance(value, dict | list) or value is None:
+            raise _refusal(name, f"must be one plain value, not {_kind(value)}", patterns)
+        text = value if isinstance(value, str) else json.dumps(value)
+        if not any(fnmatchcase(text, pattern) for pattern in patterns):
+            raise _refusal(name, f"has the value {text[:_SHOWN]!r}", patterns)
+
+
+def _parse(body: bytes, content_type: bytes) -> list[tuple[str, Any]]:
+    """The members of the object, repeated ones too: an upstream may obey another than we check."""
+    try:
+        text = _decode(body, content_type)
+        members = json.loads(text, object_pairs_hook=_Members)
+    except (ValueError, LookupError, RecursionError) as exc:
+        reason = "nested too deeply" if isinstance(exc, RecursionError) else "not valid JSON"
+        raise Refusal(
+            "param_not_allowed",
+            f"Parameters are restricted here, and this body can't be checked: it is {reason}.",
+        ) from None
+    if not isinstance(members, _Members):
+        raise Refusal(
+            "param_not_allowed",
+            "Parameters are restricted here, and this body is not a JSON object.",
+        )
+    return list(members)
+
+
+class _Members(list[tuple[str, Any]]):
+    """A JSON object as it was written."""
+
+
+def _decode(body: bytes, content_type: bytes) -> str:
+    message = Message()
+    message["Content-Type"] = content_type.decode("latin-1")
+    charset = message.get_param("charset")
+    if isinstance(charset, str):
+        return body.decode(codecs.lookup(charset).name)
+    # RFC 8259 says UTF-8; UTF-16 and UTF-32 show in the first bytes.
+    encoding: str = json.detect_encoding(body)
+    return body.decode(encoding)
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    return "an object" if isinstance(value, _Members) else "a list"
+
+
+def _refusal(name: str, problem: str, patterns: Sequence[str]) -> Refusal:
+    allowed = ", ".join(patterns)
+    return Refusal(
+        "param_not_allowed",
+        f"The parameter {name!r} {problem}; allowed here: {allowed}.",
+        details={"parameter": name, "allowed": list(patterns)},
+    )

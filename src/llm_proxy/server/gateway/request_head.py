@@ -1,0 +1,169 @@
+"""The head of a client's request: validated, cut, and its framing decided (RFC 9112)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from llm_proxy.errors import Refusal
+from llm_proxy.http1.headers import HOP_BY_HOP, line_pattern, list_items, split_line
+
+MAX_HEAD_BYTES: Final = 65536
+MAX_TARGET_BYTES: Final = 8192
+MAX_HEADERS: Final = 128
+
+# The headers that a client's token may be in, the first one found is taken.
+CREDENTIALS: Final = (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
+# Headers that would tell the upstream who the client is.
+IDENTIFYING: Final = (
+    "forwarded",
+    "x-forwarded-*",
+    "x-real-ip",
+    "x-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "cf-ipcountry",
+    "x-original-forwarded-for",
+)
+# Headers that are looked at and passed on.
+_KEPT: Final = frozenset(
+    (
+        b"content-length",
+        b"content-type",
+        b"content-encoding",
+        b"origin",
+        b"x-request-id",
+        b"access-control-request-method",
+        b"access-control-request-headers",
+    )
+)
+_LINES: Final = line_pattern(
+    [
+        *HOP_BY_HOP,
+        *IDENTIFYING,
+        *(name.decode() for name in (*CREDENTIALS, *_KEPT)),
+        "host",
+        "expect",
+    ]
+)
+_NO_CALLBACKS: Final = object()
+_AT_MOST_ONCE: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect"))
+
+
+class RequestHead:
+    """`parts` are the head's pieces as `headers.py` cuts them, dropped lines already empty."""
+
+    __slots__ = (
+        "content_length",
+        "credential_at",
+        "host_at",
+        "is_chunked",
+        "is_http_10",
+        "keeps_alive",
+        "method",
+        "named",
+        "parts",
+        "target",
+    )
+
+    def __init__(self) -> None:
+        self.method = b""
+        self.target = b""
+        self.parts: list[bytes] = []
+        self.named: dict[bytes, bytes] = {}  # values of the cut headers, by lower-case name
+        self.host_at = 0  # index in `parts`, 0: there is none
+        self.credential_at = 0
+        self.content_length = 0
+        self.is_chunked = False
+        self.is_http_10 = False
+        self.keeps_alive = True
+
+
+def parse_request_head(raw: bytes) -> RequestHead:
+    """`raw` ends with the empty line. Raises Refusal."""
+    try:
+        HttpRequestParser(_NO_CALLBACKS).feed_data(raw)
+    except HttpParserUpgrade:
+        pass  # Upgrade is a hop-by-hop offer, and this hop declines it
+    except HttpParserError as exc:
+        raise Refusal("invalid_request", f"This is not valid HTTP/1.1: {exc}.") from None
+    head = RequestHead()
+    head.parts = parts = _LINES.split(raw[:-3])
+    head.method, head.target, version = _request_line(parts[0])
+    named = head.named
+    for index in range(1, len(parts), 2):
+        name, value = split_line(parts[index])
+        if name in named:
+            _combine(named, name, value)
+        else:
+            named[name] = value
+        if name in _KEPT:
+            continue
+        parts[index] = b""
+        if name == b"host":
+            head.host_at = index
+        elif not head.credential_at and name in CREDENTIALS:
+            head.credential_at = index
+    if version == b"HTTP/1.0\r":
+        head.is_http_10 = True
+        head.keeps_alive = False
+    elif version != b"HTTP/1.1\r":
+        raise Refusal("invalid_request", "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+    elif not head.host_at:
+        raise Refusal("invalid_request", "The request has no Host header (RFC 9112 section 3.2).")
+    _decide_framing(head)
+    if b"connection" in named:
+        _obey_connection(head, named[b"connection"])
+    if raw.count(b"\n") > MAX_HEADERS + 2:
+        raise Refusal("headers_too_large", f"There are more than {MAX_HEADERS} headers.")
+    return head
+
+
+def _request_line(text: bytes) -> tuple[bytes, bytes, bytes]:
+    line = text.partition(b"\n")[0].split(b" ")
+    if len(line) != 3:
+        raise Refusal("invalid_request", "The request line is not `METHOD target HTTP/1.1`.")
+    if len(line[1]) > MAX_TARGET_BYTES:
+        raise Refusal("url_too_long", f"The URL is longer than {MAX_TARGET_BYTES} bytes.")
+    return line[0], line[1], line[2]
+
+
+def _combine(named: dict[bytes, bytes], name: bytes, value: bytes) -> None:
+    if name in _AT_MOST_ONCE:
+        raise Refusal("invalid_request", f"There is more than one {name.decode()} header.")
+    if name not in CREDENTIALS:
+        named[name] += b"," + value
+
+
+def _decide_framing(head: RequestHead) -> None:
+    coding = head.named.get(b"transfer-encoding")
+    length = head.named.get(b"content-length")
+    if coding is not None:
+        if length is not None or head.is_http_10 or coding.lower() != b"chunked":
+            raise Refusal(
+                "invalid_request",
+                "Transfer-Encoding may only be `chunked`, in HTTP/1.1, without Content-Length.",
+            )
+        head.is_chunked = True
+    elif length is not None:
+        if not length.isdigit():
+            raise Refusal("invalid_request", "Content-Length is not a plain number.")
+        head.content_length = int(length)
+
+
+def _obey_connection(head: RequestHead, value: bytes) -> None:
+    """Persistence, and the headers that `Connection` names (RFC 9110 section 7.6.1)."""
+    items = set(list_items(value))
+    if b"close" in items:
+        head.keeps_alive = False
+    elif head.is_http_10 and b"keep-alive" in items:
+        head.keeps_alive = True
+    others = items - {b"close", b"keep-alive", b"host", b"content-length", *CREDENTIALS}
+    others -= {name.encode() for name in HOP_BY_HOP}
+    if not others:
+        return
+    for index, text in enumerate(head.parts):
+        lines = text.split(b"\n")
+        kept = [line for line in lines if line.partition(b":")[0].lower() not in others]
+        head.parts[index] = b"\n".join(kept)

@@ -1,0 +1,20 @@
+"""Grants out of the store, for the gateway, which knows only `GrantSource`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llm_proxy.grants import TokenGrant, TokenUse
+from llm_proxy.store.database import Store
+from llm_proxy.store.grants import load_grant, record_usage
+
+
+class StoreGrantSource:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def load(self, digest: bytes) -> TokenGrant | None:
+        return await self._store.run(load_grant, digest)
+
+    async def record(self, uses: Sequence[TokenUse]) -> None:
+        await self._store.run(record_usage, uses)

@@ -1,0 +1,41 @@
+"""What a running server writes down about itself, for `status`, `restart` and the next start."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+
+class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
+    pid: int
+    started_at: float  # Unix seconds
+
+
+class ServerState(msgspec.Struct, frozen=True, kw_only=True):
+    pid: int
+    address: str
+    manage_address: str | None
+    version: str
+    started_at: float  # Unix seconds
+    runtime_folder: str | None
+    workers: list[WorkerState]
+    flags: dict[str, str | int | bool]  # of `server start`, for `restart`
+
+
+def write_state(path: Path, state: ServerState) -> None:
+    """A reader finds the old state or the new one, never half of it."""
+    draft = path.with_name(path.name + ".tmp")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(msgspec.json.encode(state))
+    draft.replace(path)
+
+
+def read_state(path: Path) -> ServerState | None:
+    """None when there is none, or what is there was not written by this version."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ServerState)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None

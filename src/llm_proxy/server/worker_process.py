@@ -1,0 +1,161 @@
+"""One gateway worker process, as the supervisor sees it: started, told, asked, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+import msgspec
+
+from llm_proxy.errors import LLMProxyError
+from llm_proxy.server.channel import (
+    Acknowledge,
+    Configure,
+    Drain,
+    Failed,
+    Invalidate,
+    Ready,
+    ToWorker,
+    WorkerConfig,
+    decode_from_worker,
+    encode,
+)
+from llm_proxy.server.child_process import child_environment, describe_exit, start_process
+
+logger = logging.getLogger(__name__)
+
+READY_TIMEOUT_S = 15.0
+
+
+class WorkerProcess:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        ready_timeout_s: float,
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._ready_timeout_s = ready_timeout_s
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._acknowledgements: dict[int, asyncio.Future[bool]] = {}
+        self._listening = asyncio.create_task(self._listen(), name=f"worker {process.pid}")
+        self.started_at = time.time()
+
+    @classmethod
+    async def launch(
+        cls,
+        command: Sequence[str],
+        *,
+        listener: socket.socket,
+        config: WorkerConfig,
+        ready_timeout_s: float = READY_TIMEOUT_S,
+    ) -> WorkerProcess:
+        ours, theirs = socket.socketpair()
+        try:
+            process = await start_process(
+                [*command, "--channel", str(theirs.fileno()), "--listen", str(listener.fileno())],
+                environ=child_environment(os.environ),
+                pass_fds=[theirs.fileno(), listener.fileno()],
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        worker = cls(process, reader, writer, ready_timeout_s=ready_timeout_s)
+        worker._send(Configure(config))
+        return worker
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def wait_until_ready(self) -> None:
+        try:
+            async with asyncio.timeout(self._ready_timeout_s):
+                await self._ready
+        except TimeoutError as exc:
+            raise LLMProxyError(
+                f"a gateway worker was not ready within {self._ready_timeout_s:g} s; see the log"
+            ) from exc
+
+    async def invalidate(self, message: Invalidate, *, timeout_s: float) -> bool:
+        """Whether the worker said in time that it obeys, or has exited."""
+        if self._listening.done():
+            return True
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._acknowledgements[message.sequence] = answer
+        self._send(message)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await answer
+        except TimeoutError:
+            return False
+        finally:
+            del self._acknowledgements[message.sequence]
+
+    def drain(self, timeout_s: float) -> None:
+        self._send(Drain(timeout_s))
+
+    def send_signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def wait(self) -> int:
+        code = await self._process.wait()
+        await self._listening
+        self._writer.close()
+        with suppress(OSError):
+            await self._writer.wait_closed()
+        return code
+
+    def _send(self, message: ToWorker) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(encode(message))
+
+    async def _listen(self) -> None:
+        """Handles what the worker says until it closes the channel."""
+        try:
+            while line := await self._reader.readline():
+                self._handle(decode_from_worker(line))
+        except ConnectionError:
+            pass  # as good as the end
+        except (ValueError, msgspec.DecodeError) as exc:
+            logger.error("worker %d broke the channel's rules (%s); killing it", self.pid, exc)
+            self.kill()
+        code = await self._process.wait()
+        if not self._ready.done():
+            self._fail(f"a gateway worker {describe_exit(code)} before it was ready; see the log")
+        for answer in self._acknowledgements.values():
+            if not answer.done():
+                answer.set_result(True)
+
+    def _handle(self, message: Ready | Failed | Acknowledge) -> None:
+        match message:
+            case Ready() if not self._ready.done():
+                self._ready.set_result(None)
+            case Failed(message=reason) if not self._ready.done():
+                self._fail(f"a gateway worker did not start: {reason}")
+            case Acknowledge(sequence=sequence) if sequence in self._acknowledgements:
+                answer = self._acknowledgements[sequence]
+                if not answer.done():
+                    answer.set_result(True)
+
+    def _fail(self, reason: str) -> None:
+        self._ready.set_exception(LLMProxyError(reason))
+        self._ready.exception()  # it may be that nobody waits for it any more

@@ -1,0 +1,336 @@
+"""The table of settings, from which the settings, their documentation and `.env.example` come."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from llm_proxy.quantities import format_duration, format_size, parse_duration, parse_size
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    host: str
+    port: int  # 0: any free one
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    field: str  # of Settings
+    env: str
+    parse: Callable[[str], object]  # raises ValueError with what the value must be
+    doc: str
+    default: str | None = None  # as one would write it; None: not set
+    flag: str | None = None  # of `server start`
+    is_secret: bool = False
+    is_kept_in_home: bool = False  # generated there by the first start when not set
+    home_file: str | None = None  # the default, within the home folder
+    write: Callable[[Any], str] = str  # the inverse of parse
+
+
+def parse_address(text: str) -> Address:
+    """`HOST:PORT`, `[::1]:PORT`, or `:PORT` for every IPv4 interface."""
+    rule = "HOST:PORT with a port from 0 to 65535, like 127.0.0.1:8080 or [::1]:8080"
+    host, colon, port = text.strip().rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ValueError(rule)
+    if host.startswith("[") and host.endswith("]"):
+        return Address(_ipv6(host[1:-1], rule), int(port))
+    if any(char in host for char in ":/@[] \t"):
+        raise ValueError(rule)
+    return Address(host or "0.0.0.0", int(port))
+
+
+def _ipv6(text: str, rule: str) -> str:
+    import ipaddress
+
+    try:
+        return str(ipaddress.IPv6Address(text))
+    except ValueError:
+        raise ValueError(rule) from None
+
+
+def parse_positive_duration(text: str) -> float:
+    rule = "a duration above zero, like 30s, 5m or 1h30m"
+    try:
+        seconds = parse_duration(text)
+    except ValueError:
+        raise ValueError(rule) from None
+    if seconds <= 0:
+        raise ValueError(rule)
+    return seconds
+
+
+def parse_positive_size(text: str) -> int:
+    rule = "a size above zero, like 512KB, 10MB or 1GB"
+    try:
+        size = parse_size(text)
+    except ValueError:
+        raise ValueError(rule) from None
+    if size <= 0:
+        raise ValueError(rule)
+    return size
+
+
+def parse_whole(lowest: int, highest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        text = text.strip()
+        if not (text.isascii() and text.isdigit()) or not lowest <= int(text[:12]) <= highest:
+            raise ValueError(f"a whole number from {lowest} to {highest}")
+        return int(text)
+
+    return parse
+
+
+def parse_bool(text: str) -> bool:
+    word = text.strip().lower()
+    if word in ("true", "1", "yes", "on"):
+        return True
+    if word in ("false", "0", "no", "off"):
+        return False
+    raise ValueError("true or false")
+
+
+def write_bool(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def parse_choice(*choices: str, **aliases: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        word = text.strip().lower()
+        word = aliases.get(word, word)
+        if word not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return word
+
+    return parse
+
+
+def parse_path(text: str) -> Path:
+    if not text.strip() or "\0" in text:
+        raise ValueError("the path of a file")
+    return Path(text)
+
+
+def parse_database(text: str) -> Path:
+    """A path or a `sqlite:///PATH` URL."""
+    rule = "a file path or sqlite:///PATH (other databases aren't supported yet)"
+    if text.startswith("sqlite:///"):
+        text = text.removeprefix("sqlite:///")
+    elif "://" in text or text.startswith(":memory:"):
+        raise ValueError(rule)
+    if not text.strip() or "\0" in text:
+        raise ValueError(rule)
+    return Path(text)
+
+
+def parse_url(text: str) -> str:
+    """A URL without anything that could carry a secret or change where requests go."""
+    text = text.strip()
+    rule = "a URL like https://api.example.com"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"{rule} with a valid host and port") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError(f"{rule}, with http or https, a host and no port 0")
+    if not text.isascii() or not text.isprintable() or " " in text or "\\" in text:
+        raise ValueError(f"{rule}, in visible ASCII characters without a backslash")
+    if "@" in parts.netloc or "?" in text or "#" in text:
+        raise ValueError(f"{rule}, without user name, password, query or fragment")
+    return text.rstrip("/")
+
+
+def parse_name(text: str) -> str:
+    return text.strip()
+
+
+def parse_management_token(text: str) -> object:
+    from llm_proxy.secrets import Secret
+
+    if not text.isascii() or not text.isprintable() or " " in text or not text:
+        raise ValueError("visible ASCII characters without blanks (it travels in a header)")
+    return Secret(text)
+
+
+def parse_encryption_key(text: str) -> object:
+    from llm_proxy.secrets import Secret
+
+    try:
+        raw = base64.b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != 32:
+        raise ValueError("32 bytes in base64 (make one with: openssl rand -base64 32)")
+    return Secret(text.strip())
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        field="home",
+        env="LLM_PROXY_HOME",
+        parse=parse_path,
+        doc="Folder of the database, PID file, logs, generated secrets and llm-proxy.env; "
+        "the platform's user data folder unless set. Read from the environment and --env files.",
+    ),
+    Setting(
+        field="listen_addr",
+        env="LISTEN_ADDR",
+        flag="--addr",
+        default="127.0.0.1:8080",
+        parse=parse_address,
+        doc="Public address, HOST:PORT; port 0 takes a free one, :PORT listens on all of IPv4.",
+    ),
+    Setting(
+        field="manage_addr",
+        env="MANAGE_ADDR",
+        flag="--manage-addr",
+        parse=parse_address,
+        doc="Address of its own for the management API; the public one then answers 404 for it.",
+    ),
+    Setting(
+        field="workers",
+        env="LLM_PROXY_WORKERS",
+        flag="--workers",
+        default="1",
+        parse=parse_whole(1, 256),
+        doc="Gateway worker processes; one for each core that may be kept busy.",
+    ),
+    Setting(
+        field="request_timeout",
+        env="REQUEST_TIMEOUT",
+        default="120s",
+        parse=parse_positive_duration,
+        write=format_duration,
+        doc="How long an upstream may take to begin its answer, where the provider file is silent.",
+    ),
+    Setting(
+        field="max_request_size",
+        env="MAX_REQUEST_SIZE",
+        default="100MB",
+        parse=parse_positive_size,
+        write=format_size,
+        doc="Largest request body that is forwarded; larger ones get 413.",
+    ),
+    Setting(
+        field="debug_headers",
+        env="DEBUG_HEADERS",
+        default="false",
+        parse=parse_bool,
+        write=write_bool,
+        doc="Adds X-Upstream-Response-Time and cache headers to responses.",
+    ),
+    Setting(
+        field="management_token",
+        env="MANAGEMENT_TOKEN",
+        parse=parse_management_token,
+        is_secret=True,
+        is_kept_in_home=True,
+        doc="Secret of the management API; generated in the home folder by the first start.",
+    ),
+    Setting(
+        field="encryption_key",
+        env="ENCRYPTION_KEY",
+        parse=parse_encryption_key,
+        is_secret=True,
+        is_kept_in_home=True,
+        doc="Key that upstream keys are stored under, 32 bytes in base64; generated likewise. "
+        "Without it the stored keys are lost: keep a copy.",
+    ),
+    Setting(
+        field="config_path",
+        env="API_CONFIG_PATH",
+        flag="--config",
+        parse=parse_path,
+        doc="Provider YAML; without one the built-in profile of OpenAI and Anthropic is used.",
+    ),
+    Setting(
+        field="default_api",
+        env="DEFAULT_API_PROVIDER",
+        parse=parse_name,
+        doc="Api for paths without an api prefix, instead of the provider file's choice.",
+    ),
+    Setting(
+        field="openai_api_url",
+        env="OPENAI_API_URL",
+        parse=parse_url,
+        doc="Base URL of the api named openai, instead of the provider file's.",
+    ),
+    Setting(
+        field="database_path",
+        env="DATABASE_PATH",
+        flag="--db",
+        home_file="llm-proxy.db",
+        parse=parse_database,
+        doc="SQLite database of projects and tokens.",
+    ),
+    Setting(
+        field="pid_file",
+        env="PID_FILE",
+        flag="--pid-file",
+        home_file="server.pid",
+        parse=parse_path,
+        doc="File with the process id of the running server.",
+    ),
+    Setting(
+        field="log_level",
+        env="LOG_LEVEL",
+        flag="--log-level",
+        default="info",
+        parse=parse_choice("debug", "info", "warning", "error", warn="warning"),
+        doc="Least severe level that is logged: debug, info, warning (warn) or error.",
+    ),
+    Setting(
+        field="log_format",
+        env="LOG_FORMAT",
+        flag="--log-format",
+        default="auto",
+        parse=parse_choice("auto", "json", "console"),
+        doc="Shape of log lines: json, console, or auto (console on a terminal, else json).",
+    ),
+    Setting(
+        field="log_file",
+        env="LOG_FILE",
+        flag="--log-file",
+        parse=parse_path,
+        doc="File for the application log instead of stderr (a daemon's: server.log at home).",
+    ),
+    Setting(
+        field="file_event_log",
+        env="FILE_EVENT_LOG",
+        flag="--file-event-log",
+        parse=parse_path,
+        doc="File that one JSON line for each proxied request is appended to.",
+    ),
+    Setting(
+        field="log_max_size_mb",
+        env="LOG_MAX_SIZE_MB",
+        default="100",
+        parse=parse_whole(1, 1_000_000),
+        doc="Size in MB at which the file of FILE_EVENT_LOG is rotated.",
+    ),
+    Setting(
+        field="log_max_backups",
+        env="LOG_MAX_BACKUPS",
+        default="5",
+        parse=parse_whole(0, 10_000),
+        doc="Rotated files of FILE_EVENT_LOG that are kept.",
+    ),
+    Setting(
+        field="manage_api_base_url",
+        env="LLM_PROXY_MANAGE_API_BASE_URL",
+        default="http://localhost:8080",
+        parse=parse_url,
+        doc="Where `llm-proxy manage` finds the management API.",
+    ),
+)

@@ -1,0 +1,164 @@
+"""The database, opened: transactions for its functions and one thread to run them on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from llm_proxy.errors import StoreError, StoreUnavailable
+from llm_proxy.secrets import Cipher, Secret
+from llm_proxy.store.failures import translated
+from llm_proxy.store.migrations import migrate as apply_migrations
+from llm_proxy.store.migrations import require_current
+from llm_proxy.store.models import MetaRow
+from llm_proxy.store.opening import Database, check_integrity, make_private, open_database, use_wal
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+TURN_TIMEOUT_S = 5.0
+_MOST_WAITING = 1000
+_KNOWN_VALUE = Secret("llm-proxy")
+
+
+class Store:
+    """Functions of this package take it first; call them on one thread at a time or by `run`."""
+
+    def __init__(self, path: Path, *, cipher: Cipher | None) -> None:
+        """`cipher` may be None where no upstream key is read or written."""
+        self.path = path
+        self._cipher = cipher
+        self._database: Database | None = None
+        self._lock = threading.RLock()
+        self._executor: ThreadPoolExecutor | None = None
+        self._places = threading.BoundedSemaphore(_MOST_WAITING)
+
+    @property
+    def cipher(self) -> Cipher:
+        if self._cipher is None:
+            raise StoreError("the upstream keys can't be read without ENCRYPTION_KEY")
+        return self._cipher
+
+    def open(self, *, migrate: bool) -> list[str]:
+        """Raises StoreError saying what is wrong. The names of the migrations it applied."""
+        database = open_database(self.path, create=migrate)
+        self._database = database
+        try:
+            with translated(self.path):
+                applied = self._prepare(database, migrate=migrate)
+                self._check_key(may_store=migrate)
+        except BaseException:
+            self.close()
+            raise
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        return applied
+
+    def _prepare(self, database: Database, *, migrate: bool) -> list[str]:
+        applied = []
+        if migrate:
+            check_integrity(database, self.path)
+            applied = apply_migrations(database, self.path, at=datetime.now(UTC))
+        else:
+            require_current(database, self.path)
+        use_wal(database, self.path)
+        make_private(self.path)
+        return applied
+
+    def _check_key(self, *, may_store: bool) -> None:
+        """An encrypted known value tells a wrong ENCRYPTION_KEY before anything is done with it."""
+        if self._cipher is None:
+            return
+        name = "encryption_check"
+        with self.reading() as database:
+            row = MetaRow.select().where(MetaRow.name == name).first(database)
+        if row is None:
+            if may_store:
+                self._store_known_value(name)
+            return
+        try:
+            is_right = self._cipher.decrypt(row.value) == _KNOWN_VALUE
+        except StoreError:
+            is_right = False
+        if not is_right:
+            raise StoreError(
+                f"ENCRYPTION_KEY isn't the one that the database {self.path} was written with; "
+                "set the key that was used before"
+            )
+
+    def _store_known_value(self, name: str) -> None:
+        with self.writing() as database:
+            MetaRow.insert(
+                name=name, value=self.cipher.encrypt(_KNOWN_VALUE)
+            ).on_conflict_ignore().execute(database)
+        self._check_key(may_store=False)  # another process may have been first, with another key
+
+    def close(self) -> None:
+        """Waits for what is running. May be called again."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
+        with self._lock:
+            database, self._database = self._database, None
+            if database is not None:
+                with translated(self.path):
+                    database.close()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Database]:
+        """One consistent view of the data."""
+        with self._transaction("DEFERRED") as database:
+            yield database
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Database]:
+        """One transaction: all or nothing, durable once left. Within another it is part of that."""
+        # IMMEDIATE: a transaction that starts to write late fails at once when another one writes.
+        with self._transaction("IMMEDIATE") as database:
+            yield database
+
+    @contextlib.contextmanager
+    def _transaction(self, kind: str) -> Iterator[Database]:
+        with self._lock, translated(self.path):
+            database = self._database
+            if database is None:
+                raise StoreUnavailable(f"the database {self.path} is closed")
+            if database.in_transaction():
+                yield database
+            else:
+                with database.atomic(kind):
+                    yield database
+
+    async def run(
+        self, function: Callable[Concatenate[Store, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """`function(store, *args)` on the store's thread. A long queue is StoreUnavailable."""
+        if self._executor is None:
+            raise StoreUnavailable(f"the database {self.path} is closed")
+        if not self._places.acquire(blocking=False):
+            raise self._behind()
+        try:
+            job = self._executor.submit(function, self, *args, **kwargs)
+        except BaseException:
+            self._places.release()
+            raise
+        job.add_done_callback(lambda _: self._places.release())
+        answer = asyncio.wrap_future(job)
+        try:
+            await asyncio.wait({answer}, timeout=TURN_TIMEOUT_S)
+            if not answer.done() and job.cancel():  # what has begun is waited for
+                raise self._behind()
+            return await answer
+        except asyncio.CancelledError:
+            if self._executor is None:
+                raise StoreUnavailable(f"the database {self.path} is closed") from None
+            answer.cancel()
+            raise
+
+    def _behind(self) -> StoreUnavailable:
+        return StoreUnavailable(f"the database {self.path} is too slow to keep up; try again")

@@ -1,0 +1,202 @@
+"""The schema, step by step. A step that was released is never edited; a change is a new step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from llm_proxy.errors import StoreError
+from llm_proxy.store.opening import APPLICATION_ID, Database, not_ours
+from llm_proxy.store.timestamps import from_stored, to_stored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    up: Callable[[Database], None]
+    down: Callable[[Database], None]
+
+    @property
+    def name(self) -> str:
+        return self.up.__name__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationState:
+    name: str
+    applied_at: datetime | None
+
+
+def m001_projects(database: Database) -> None:
+    database.sql(
+        """CREATE TABLE projects (
+            id TEXT NOT NULL PRIMARY KEY,
+            name TEXT NOT NULL UNIQUE,
+            description TEXT NOT NULL,
+            metadata TEXT NOT NULL,
+            is_active INTEGER NOT NULL CHECK (is_active IN (0, 1)),
+            deactivated_at TEXT,
+            created_at TEXT NOT NULL,
+            updated_at TEXT NOT NULL
+        )"""
+    )
+    database.sql(
+        """CREATE TABLE api_keys (
+            project_id TEXT NOT NULL REFERENCES projects (id) ON DELETE CASCADE,
+            api TEXT NOT NULL,
+            encrypted TEXT NOT NULL CHECK (encrypted LIKE 'enc:v1:%'),
+            PRIMARY KEY (project_id, api)
+        )"""
+    )
+    database.sql("CREATE TABLE meta (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL)")
+
+
+def undo_m001_projects(database: Database) -> None:
+    for table in ("meta", "api_keys", "projects"):
+        database.sql(f"DROP TABLE {table}")
+
+
+def m002_tokens(database: Database) -> None:
+    database.sql(
+        """CREATE TABLE tokens (
+            id TEXT NOT NULL PRIMARY KEY,
+            digest TEXT NOT NULL UNIQUE CHECK (length(digest) = 64),
+            previous_digest TEXT UNIQUE CHECK (length(previous_digest) = 64),
+            previous_valid_until TEXT,
+            masked TEXT NOT NULL,
+            name TEXT NOT NULL,
+            project_id TEXT NOT NULL REFERENCES projects (id) ON DELETE CASCADE,
+            expires_at TEXT,
+            is_active INTEGER NOT NULL CHECK (is_active IN (0, 1)),
+            deactivated_at TEXT,
+            max_requests INTEGER CHECK (max_requests > 0),
+            request_count INTEGER NOT NULL DEFAULT 0,
+            cache_hit_count INTEGER NOT NULL DEFAULT 0,
+            created_at TEXT NOT NULL,
+            last_used_at TEXT
+        )"""
+    )
+    database.sql("CREATE INDEX tokens_newest ON tokens (created_at, id)")
+    database.sql("CREATE INDEX tokens_of_project ON tokens (project_id, created_at, id)")
+
+
+def undo_m002_tokens(database: Database) -> None:
+    database.sql("DROP TABLE tokens")
+
+
+def m003_changes(database: Database) -> None:
+    # AUTOINCREMENT: an id is never used again, so that a reader's position stays right.
+    database.sql(
+        """CREATE TABLE changes (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            kind TEXT NOT NULL,
+            object_id TEXT NOT NULL,
+            at TEXT NOT NULL
+        )"""
+    )
+
+
+def undo_m003_changes(database: Database) -> None:
+    database.sql("DROP TABLE changes")
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(up=m001_projects, down=undo_m001_projects),
+    Migration(up=m002_tokens, down=undo_m002_tokens),
+    Migration(up=m003_changes, down=undo_m003_changes),
+)
+
+
+def migrate(
+    database: Database,
+    path: Path,
+    *,
+    at: datetime,
+    migrations: tuple[Migration, ...] = MIGRATIONS,
+) -> list[str]:
+    """Applies what is missing, all of it or nothing; the names of what it applied."""
+    done = []
+    with database.atomic("IMMEDIATE"):
+        _claim(database, path)
+        for migration in _pending(database, path, migrations):
+            migration.up(database)
+            database.sql(
+                "INSERT INTO migrations (name, applied_at) VALUES (?, ?)",
+                (migration.name, to_stored(at)),
+            )
+            done.append(migration.name)
+    return done
+
+
+def rollback(
+    database: Database,
+    path: Path,
+    *,
+    steps: int,
+    migrations: tuple[Migration, ...] = MIGRATIONS,
+) -> list[str]:
+    """Undoes the last `steps` migrations, all or none; the names, the newest first."""
+    undone = []
+    with database.atomic("IMMEDIATE"):
+        _pending(database, path, migrations)
+        applied = _applied(database, path)
+        for migration in [m for m in reversed(migrations) if m.name in applied][:steps]:
+            migration.down(database)
+            database.sql("DELETE FROM migrations WHERE name = ?", (migration.name,))
+            undone.append(migration.name)
+    return undone
+
+
+def status(
+    database: Database,
+    path: Path,
+    *,
+    migrations: tuple[Migration, ...] = MIGRATIONS,
+) -> list[MigrationState]:
+    """Every step that this program knows or the database has seen, in order."""
+    applied = _applied(database, path)
+    names = [migration.name for migration in migrations]
+    names += [name for name in applied if name not in names]
+    return [MigrationState(name=name, applied_at=applied.get(name)) for name in names]
+
+
+def require_current(database: Database, path: Path) -> None:
+    if missing := _pending(database, path, MIGRATIONS):
+        raise StoreError(
+            f"the database {path} has an older schema ({missing[0].name} is missing); "
+            "bring it up to date with: llm-proxy db migrate"
+        )
+
+
+def _claim(database: Database, path: Path) -> None:
+    """Makes a blank database ours; under the write lock, so nobody can fill it meanwhile."""
+    if database.pragma("application_id") == APPLICATION_ID:
+        return
+    if database.sql("SELECT count(*) FROM sqlite_master") != [(0,)]:
+        raise StoreError(not_ours(path))
+    database.sql(f"PRAGMA application_id = {APPLICATION_ID}")
+    database.sql(
+        "CREATE TABLE migrations (name TEXT NOT NULL PRIMARY KEY, applied_at TEXT NOT NULL)"
+    )
+
+
+def _applied(database: Database, path: Path) -> dict[str, datetime]:
+    if not database.table_exists("migrations"):
+        raise StoreError(
+            f"the database {path} lacks llm-proxy's table of migrations; "
+            "restore it from a backup or choose another file"
+        )
+    rows = database.sql("SELECT name, applied_at FROM migrations ORDER BY name")
+    return {name: from_stored(applied_at) for name, applied_at in rows}
+
+
+def _pending(database: Database, path: Path, migrations: tuple[Migration, ...]) -> list[Migration]:
+    applied = _applied(database, path)
+    known = {migration.name for migration in migrations}
+    if newer := [name for name in applied if name not in known]:
+        raise StoreError(
+            f"the database {path} was written by a newer llm-proxy ({newer[0]} is unknown here); "
+            "upgrade llm-proxy or choose another file"
+        )
+    return [migration for migration in migrations if migration.name not in applied]

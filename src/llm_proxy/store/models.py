@@ -1,0 +1,68 @@
+"""The tables as peewee sees them; `migrations.py` makes them. Bound to a database per query."""
+
+from __future__ import annotations
+
+import peewee
+
+
+class ProjectRow(peewee.Model):
+    id = peewee.TextField(primary_key=True)
+    name = peewee.TextField(unique=True)
+    description = peewee.TextField()
+    metadata = peewee.TextField()  # a JSON object
+    is_active = peewee.BooleanField()
+    deactivated_at = peewee.TextField(null=True)
+    created_at = peewee.TextField()
+    updated_at = peewee.TextField()
+
+    class Meta:
+        table_name = "projects"
+
+
+class ApiKeyRow(peewee.Model):
+    project_id = peewee.TextField()
+    api = peewee.TextField()
+    encrypted = peewee.TextField()
+
+    class Meta:
+        table_name = "api_keys"
+        primary_key = peewee.CompositeKey("project_id", "api")
+
+
+class TokenRow(peewee.Model):
+    id = peewee.TextField(primary_key=True)
+    digest = peewee.TextField(unique=True)  # SHA-256 in hexadecimal
+    previous_digest = peewee.TextField(unique=True, null=True)  # before the last rotation
+    previous_valid_until = peewee.TextField(null=True)
+    masked = peewee.TextField()
+    name = peewee.TextField()
+    project_id = peewee.TextField()
+    expires_at = peewee.TextField(null=True)
+    is_active = peewee.BooleanField()
+    deactivated_at = peewee.TextField(null=True)
+    max_requests = peewee.BigIntegerField(null=True)
+    request_count = peewee.BigIntegerField(default=0)
+    cache_hit_count = peewee.BigIntegerField(default=0)
+    created_at = peewee.TextField()
+    last_used_at = peewee.TextField(null=True)
+
+    class Meta:
+        table_name = "tokens"
+
+
+class ChangeRow(peewee.Model):
+    id = peewee.AutoField()
+    kind = peewee.TextField()
+    object_id = peewee.TextField()
+    at = peewee.TextField()
+
+    class Meta:
+        table_name = "changes"
+
+
+class MetaRow(peewee.Model):
+    name = peewee.TextField(primary_key=True)
+    value = peewee.TextField()
+
+    class Meta:
+        table_name = "meta"

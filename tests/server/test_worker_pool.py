@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from llm_proxy.errors import LLMProxyError
+from llm_proxy.server.channel import Change, WorkerConfig
+from llm_proxy.server.sockets import bind_public
+from llm_proxy.server.worker_pool import WorkerPool
+
+pytestmark = pytest.mark.anyio
+
+CHANGES = [Change("token", "t-1"), Change("project", "p-1")]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"  # the supervisor's loop
+
+
+class Harness:
+    def __init__(self, scripted: Callable[[str], list[str]], config: WorkerConfig) -> None:
+        self._scripted = scripted
+        self._config = config
+        self._changed = asyncio.Event()
+        self.listeners: list[socket.socket] = []
+        self.pools: list[WorkerPool] = []
+
+    async def pool(self, behaviour: str, *, slots: int = 1) -> WorkerPool:
+        self.listeners = await bind_public("127.0.0.1", 0, slots=slots)
+        pool = WorkerPool(
+            self._scripted(behaviour),
+            self._config,
+            self.listeners,
+            on_change=self._changed.set,
+            ready_timeout_s=5,
+            acknowledge_timeout_s=0.1,
+        )
+        self.pools.append(pool)
+        return pool
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def close(self) -> None:
+        for pool in self.pools:
+            await pool.kill()
+        for sock in self.listeners:
+            sock.close()
+
+
+@pytest.fixture
+async def harness(
+    scripted: Callable[[str], list[str]], worker_config: WorkerConfig
+) -> AsyncIterator[Harness]:
+    harness = Harness(scripted, worker_config)
+    yield harness
+    await harness.close()
+
+
+async def ask(listener: socket.socket) -> bytes:
+    """The pid of the worker that answered."""
+    async with asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    return answer.rpartition(b"\r\n")[2]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_each_listener_has_a_worker_and_none_is_left_after_draining(
+    harness: Harness,
+) -> None:
+    pool = await harness.pool("good", slots=2)
+    await pool.start()
+    pids = {worker.pid for worker in pool.ready}
+    assert len(pids) == pool.expected == 2
+    assert int(await ask(harness.listeners[0])) in pids
+    await pool.drain(5)
+    assert pool.ready == []
+    assert not any(is_alive(pid) for pid in pids)
+
+
+async def test_killed_worker_is_replaced_while_others_serve(harness: Harness) -> None:
+    pool = await harness.pool("good", slots=2)
+    await pool.start()
+    victim, other = pool.ready
+    os.kill(victim.pid, signal.SIGKILL)
+    await victim.wait()
+    # Connections of the dead worker's socket wait in its backlog: none fails.
+    answers = await asyncio.gather(*(ask(harness.listeners[0]) for _ in range(20)))
+    await harness.until(lambda: len(pool.ready) == 2)
+    pids = {worker.pid for worker in pool.ready}
+    assert victim.pid not in pids
+    assert other.pid in pids
+    assert {int(answer) for answer in answers} <= pids
+
+
+async def test_worker_that_cannot_start_fails_the_pool_and_leaves_nothing(
+    harness: Harness,
+) -> None:
+    pool = await harness.pool("failing", slots=2)
+    with pytest.raises(LLMProxyError, match="the moon is in the wrong house"):
+        await pool.start()
+    assert pool.ready == []
+
+
+async def test_published_changes_are_acknowledged_by_the_same_workers(harness: Harness) -> None:
+    pool = await harness.pool("good", slots=2)
+    await pool.start()
+    before = {worker.pid for worker in pool.ready}
+    await asyncio.gather(*(pool.publish(CHANGES) for _ in range(10)))
+    await pool.publish(CHANGES * 500)
+    await pool.publish([])
+    assert {worker.pid for worker in pool.ready} == before
+
+
+async def test_worker_that_does_not_acknowledge_is_gone_when_publish_returns(
+    harness: Harness,
+) -> None:
+    pool = await harness.pool("deaf")
+    await pool.start()
+    (deaf,) = pool.ready
+    await pool.publish(CHANGES)
+    assert not is_alive(deaf.pid)
+    await harness.until(lambda: len(pool.ready) == 1 and pool.ready[0].pid != deaf.pid)
+
+
+async def test_stopped_worker_is_gone_when_publish_returns(harness: Harness) -> None:
+    pool = await harness.pool("good")
+    await pool.start()
+    (stopped,) = pool.ready
+    os.kill(stopped.pid, signal.SIGSTOP)
+    await pool.publish(CHANGES)
+    assert not is_alive(stopped.pid)
+
+
+async def test_worker_that_does_not_drain_is_killed(harness: Harness) -> None:
+    pool = await harness.pool("stubborn")
+    await pool.start()
+    (stubborn,) = pool.ready
+    async with asyncio.timeout(5):
+        await pool.drain(0.05)
+    assert not is_alive(stubborn.pid)
+
+
+async def test_reopening_logs_signals_ready_workers(harness: Harness) -> None:
+    pool = await harness.pool("good")
+    await pool.start()
+    (worker,) = pool.ready
+    pool.reopen_logs()  # the scripted worker has no handler, so the signal shows by its death
+    assert await worker.wait() == -signal.SIGUSR1

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from llm_proxy.errors import LLMProxyError
+from llm_proxy.server.channel import Change, Invalidate, WorkerConfig
+from llm_proxy.server.worker_process import WorkerProcess
+
+pytestmark = pytest.mark.anyio
+
+CHANGE = Invalidate(1, [Change("token", "t-1")])
+Launch = Callable[[str], Awaitable[WorkerProcess]]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"  # the supervisor's loop
+
+
+@pytest.fixture
+async def launch(
+    scripted: Callable[[str], list[str]], worker_config: WorkerConfig
+) -> AsyncIterator[Launch]:
+    workers: list[WorkerProcess] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        async def launch(behaviour: str) -> WorkerProcess:
+            worker = await WorkerProcess.launch(
+                scripted(behaviour), listener=listener, config=worker_config, ready_timeout_s=5
+            )
+            workers.append(worker)
+            return worker
+
+        yield launch
+        for worker in workers:
+            worker.kill()
+            await worker.wait()
+
+
+async def test_worker_becomes_ready_acknowledges_and_drains(launch: Launch) -> None:
+    worker = await launch("good")
+    await worker.wait_until_ready()
+    assert await worker.invalidate(CHANGE, timeout_s=5)
+    worker.drain(5.0)
+    async with asyncio.timeout(5):
+        assert await worker.wait() == 0
+
+
+async def test_worker_that_has_exited_obeys(launch: Launch) -> None:
+    worker = await launch("good")
+    await worker.wait_until_ready()
+    worker.kill()
+    assert await worker.wait() == -9
+    assert await worker.invalidate(CHANGE, timeout_s=5)
+
+
+async def test_worker_killed_while_asked_obeys(launch: Launch) -> None:
+    worker = await launch("deaf")
+    await worker.wait_until_ready()
+    answer = asyncio.create_task(worker.invalidate(CHANGE, timeout_s=5))
+    await asyncio.sleep(0)
+    worker.kill()
+    assert await answer
+
+
+async def test_deaf_worker_does_not_obey(launch: Launch) -> None:
+    worker = await launch("deaf")
+    await worker.wait_until_ready()
+    assert not await worker.invalidate(CHANGE, timeout_s=0.05)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        ("crash", "a gateway worker exited with code 3 before it was ready; see the log"),
+        ("failing", "a gateway worker did not start: the moon is in the wrong house"),
+        ("babbling", "a gateway worker was killed by signal 9 before it was ready; see the log"),
+    ],
+)
+async def test_failed_start_says_why(launch: Launch, behaviour: str, reason: str) -> None:
+    worker = await launch(behaviour)
+    with pytest.raises(LLMProxyError) as caught:
+        await worker.wait_until_ready()
+    assert str(caught.value) == reason
+
+
+async def test_silent_worker_is_given_up(
+    scripted: Callable[[str], list[str]], worker_config: WorkerConfig
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        worker = await WorkerProcess.launch(
+            scripted("silent"), listener=listener, config=worker_config, ready_timeout_s=0.1
+        )
+    with pytest.raises(LLMProxyError, match=r"not ready within 0\.1 s"):
+        await worker.wait_until_ready()
+    worker.kill()
+    assert await worker.wait() == -9
+
+
+async def test_command_that_does_not_exist_is_an_error(worker_config: WorkerConfig) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(FileNotFoundError):
+        await WorkerProcess.launch(["/no/such/program"], listener=listener, config=worker_config)
+
+
+async def test_signals_to_a_process_that_is_gone_are_harmless(launch: Launch) -> None:
+    worker = await launch("crash")
+    await worker.wait()
+    worker.kill()
+    worker.send_signal(0)
+    worker.drain(1.0)

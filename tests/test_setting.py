@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_proxy import setting as rules
+from llm_proxy.secrets import Secret, new_encryption_key
+from llm_proxy.setting import SETTINGS, Address, parse_address
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:8080", Address("127.0.0.1", 8080)),
+        ("localhost:0", Address("localhost", 0)),
+        ("[::1]:65535", Address("::1", 65535)),
+        ("[0:0::1]:80", Address("::1", 80)),
+        (":8080", Address("0.0.0.0", 8080)),
+    ],
+)
+def test_address_is_host_and_port(text: str, address: Address) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "8080", "localhost", "a:", "a:b", "a:-1", "a:65536", "::1:80", "[::1]", "[x]:1", "a/b:1"],
+)
+def test_bad_address_is_refused_with_the_rule(text: str) -> None:
+    with pytest.raises(ValueError, match=r"HOST:PORT .* like 127\.0\.0\.1:8080"):
+        parse_address(text)
+
+
+@given(st.ip_addresses(), st.integers(0, 65535))
+def test_address_reads_back_from_its_text(host: object, port: int) -> None:
+    address = Address(str(host), port)
+    assert parse_address(str(address)) == address
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_an_address_or_refused(text: str) -> None:
+    try:
+        assert 0 <= parse_address(text).port <= 65535
+    except ValueError as refused:
+        assert "HOST:PORT" in str(refused)
+
+
+def test_quantities_must_be_above_zero() -> None:
+    assert rules.parse_positive_duration("2m") == 120
+    assert rules.parse_positive_size("2KB") == 2048
+    for text in ("0s", "x"):
+        with pytest.raises(ValueError, match="a duration above zero"):
+            rules.parse_positive_duration(text)
+    for text in ("0", "x"):
+        with pytest.raises(ValueError, match="a size above zero"):
+            rules.parse_positive_size(text)
+
+
+def test_whole_numbers_have_bounds() -> None:
+    parse = rules.parse_whole(1, 256)
+    assert (parse("1"), parse(" 256 ")) == (1, 256)
+    for text in ("0", "257", "-1", "1.5", "", "²", "9" * 5000):
+        with pytest.raises(ValueError, match="a whole number from 1 to 256"):
+            parse(text)
+
+
+def test_booleans_are_words_or_digits() -> None:
+    assert all(rules.parse_bool(text) for text in ("true", "1", "YES", "on"))
+    assert not any(rules.parse_bool(text) for text in ("False", "0", "no", "off"))
+    assert (rules.write_bool(True), rules.write_bool(False)) == ("true", "false")
+    with pytest.raises(ValueError, match="true or false"):
+        rules.parse_bool("2")
+
+
+def test_choice_knows_its_aliases() -> None:
+    parse = rules.parse_choice("info", "warning", warn="warning")
+    assert (parse("INFO"), parse("warn")) == ("info", "warning")
+    with pytest.raises(ValueError, match="one of info, warning"):
+        parse("loud")
+
+
+def test_paths_and_databases() -> None:
+    assert rules.parse_path("a/b") == Path("a/b")
+    assert rules.parse_database("x.db") == Path("x.db")
+    assert rules.parse_database("sqlite:///rel.db") == Path("rel.db")
+    assert rules.parse_database("sqlite:////abs/x.db") == Path("/abs/x.db")
+    for text in ("", " ", "a\0b"):
+        with pytest.raises(ValueError, match="the path of a file"):
+            rules.parse_path(text)
+    for text in ("", "postgres://h/db", ":memory:", "sqlite:///", "a\0b"):
+        with pytest.raises(ValueError, match="a file path or sqlite:///PATH"):
+            rules.parse_database(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["https://api.openai.com", "http://127.0.0.1:8089", "http://[::1]:1/prefix/v1"]
+)
+def test_url_is_kept_without_its_last_slash(text: str) -> None:
+    assert rules.parse_url(text) == text
+    assert rules.parse_url(text + "/") == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "api.openai.com",
+        "ftp://x",
+        "https://",
+        "https://u:p@x",
+        "https://x?q=1",
+        "https://x#f",
+        "https://x:99999",
+        "https://x:0",
+        "https://[::1",
+        "https://a b",
+        "https://x\\y",
+        "https://exämple",
+    ],
+)
+def test_bad_url_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"a URL like https://api\.example\.com"):
+        rules.parse_url(text)
+
+
+def test_management_token_can_travel_in_a_header() -> None:
+    assert rules.parse_management_token("abc") == Secret("abc")
+    for text in ("", "a b", "a\nb", "ä"):
+        with pytest.raises(ValueError, match="visible ASCII"):
+            rules.parse_management_token(text)
+
+
+def test_encryption_key_is_32_bytes_in_base64() -> None:
+    key = new_encryption_key()
+    assert rules.parse_encryption_key(key.reveal() + "\n") == key
+    for text in ("", "short", "AAAA", "ä" * 44, key.reveal()[:-4] + "===="):
+        with pytest.raises(ValueError, match="32 bytes in base64"):
+            rules.parse_encryption_key(text)
+
+
+def test_every_default_is_what_its_own_rule_accepts_and_writes() -> None:
+    for setting in SETTINGS:
+        if setting.default is not None:
+            value = setting.parse(setting.default)
+            assert setting.parse(setting.write(value)) == value
+
+
+def test_table_has_no_name_twice_and_every_row_is_documented() -> None:
+    for column in ([s.field for s in SETTINGS], [s.env for s in SETTINGS]):
+        assert len(set(column)) == len(column)
+    assert all(re.fullmatch(r"[A-Z][^\n]*\.", setting.doc) for setting in SETTINGS)
