@@ -1,0 +1,1 @@
+complete --command llm-proxy --no-files --arguments "(env _LLM_PROXY_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) llm-proxy)" --condition "env _LLM_PROXY_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) llm-proxy"

@@ -16,8 +16,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 
 class LLMProxyError(Exception):
     """A failure with a message for people: one sentence that says what to do."""
@@ -108,6 +106,8 @@ class Refusal(LLMProxyError):
 
     def envelope(self, request_id: str) -> bytes:
         """The JSON body that both the OpenAI and the Anthropic SDKs parse."""
+        import msgspec  # here, because every command imports this module
+
         error = {
             "type": self.type,
             "code": self.code,

@@ -13,7 +13,7 @@ STATE = ServerState(
     started_at=1.5,
     runtime_folder="/run/x",
     workers=[WorkerState(pid=42, started_at=2.5)],
-    flags={"workers": 2, "debug": True, "listen_addr": ":0"},
+    flags={"workers": "2", "listen_addr": ":0"},
 )
 
 

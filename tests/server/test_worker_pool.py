@@ -40,6 +40,7 @@ class Harness:
             on_change=self._changed.set,
             ready_timeout_s=5,
             acknowledge_timeout_s=0.1,
+            drain_grace_s=0.05,
         )
         self.pools.append(pool)
         return pool

@@ -13,7 +13,7 @@ from llm_proxy.benchmark.mock_prompts import check_model
 from llm_proxy.benchmark.mock_request import Request
 
 _OPENAI_MODELS = ("gpt-4o", "gpt-4o-mini", "o4-mini", "text-embedding-3-small", "mock")
-_ANTHROPIC_MODELS = ("claude-sonnet-4-5", "claude-haiku-4-5", "claude-mock")
+_ANTHROPIC_MODELS = ("claude-sonnet-5", "claude-haiku-4-5", "claude-mock")
 _RELEASED = 1_700_000_000
 _RELEASED_TEXT = "2023-11-14T22:13:20Z"
 

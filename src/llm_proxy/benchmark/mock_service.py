@@ -11,7 +11,7 @@ from llm_proxy.benchmark.mock_request import Request
 from llm_proxy.benchmark.mock_routes import Route, Routes
 
 # Answers worth remembering: benchmarks ask the same few questions over and over.
-_MOST_REMEMBERED = 256
+MOST_REMEMBERED = 256
 _LARGEST_REMEMBERED = 64 * 1024
 
 
@@ -67,7 +67,7 @@ class MockService:
             return Answer(body=body)
         answer = route.handler(request, faults)
         if answer.events is None and len(answer.body) <= _LARGEST_REMEMBERED:
-            if len(self._remembered) >= _MOST_REMEMBERED:
+            if len(self._remembered) >= MOST_REMEMBERED:
                 del self._remembered[next(iter(self._remembered))]
             self._remembered[key] = answer.body
         return answer

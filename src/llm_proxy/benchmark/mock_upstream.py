@@ -50,12 +50,14 @@ class MockServer:
             ) from exc
         self._sweeper = loop.call_later(_SWEEP_S, self.sweep)
 
-    def sweep(self) -> None:
-        """Closes the connections on which nothing has happened for long."""
+    def sweep(self, longest_idle_s: float = _LONGEST_IDLE_S) -> None:
+        """Closes the connections on which nothing has happened for so long; comes back later."""
         loop = asyncio.get_running_loop()
         for connection in list(self.connections):
-            if connection.is_idle_since(loop.time() - _LONGEST_IDLE_S):
+            if connection.is_idle_since(loop.time() - longest_idle_s):
                 connection.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         self._sweeper = loop.call_later(_SWEEP_S, self.sweep)
 
     async def close(self) -> None:

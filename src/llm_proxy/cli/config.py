@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llm_proxy.errors import ConfigError
-from llm_proxy.settings import SETTINGS, Resolved, resolve_settings
 
 if TYPE_CHECKING:
     from llm_proxy.providers import Providers
+    from llm_proxy.settings import Resolved
 
 app = typer.Typer(help="Check the configuration, or show the one in effect.", no_args_is_help=True)
 
@@ -44,6 +44,8 @@ def validate(
 
     Example: llm-proxy config validate providers.yaml
     """
+    from llm_proxy.settings import resolve_settings
+
     if file is not None and config is not None and file != config:
         raise typer.BadParameter("give the file once, as FILE or with --config")
     try:
@@ -73,6 +75,7 @@ def show(config: ConfigFile = None, env: EnvFile = None, as_json: AsJSON = False
     What it prints of the apis is itself a valid provider file.
     """
     from llm_proxy.provider_file import provider_text
+    from llm_proxy.settings import SETTINGS, resolve_settings
 
     resolved = resolve_settings({"config_path": config}, env_file=env)
     providers, warnings = _load(resolved)
@@ -106,6 +109,8 @@ def _load(resolved: Resolved) -> tuple[Providers, list[str]]:
 
 
 def _shown(resolved: Resolved, field: str) -> str:
+    from llm_proxy.settings import SETTINGS
+
     if field == "home":
         return str(resolved.settings.home.path)
     setting = next(setting for setting in SETTINGS if setting.field == field)
@@ -115,6 +120,8 @@ def _shown(resolved: Resolved, field: str) -> str:
 
 def _document(resolved: Resolved, providers: str, warnings: list[str]) -> dict[str, Any]:
     import yaml
+
+    from llm_proxy.settings import SETTINGS
 
     settings = {
         setting.env: {

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn, Protocol, runtime_checkable
 import typer
 
 from llm_proxy import __version__
-from llm_proxy.cli import config
+from llm_proxy.cli import completions, config, db, manage, mock, server, setup
 from llm_proxy.errors import LLMProxyError
 
 INTERRUPTED = 130
@@ -22,7 +22,12 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(server.app, name="server")
+app.add_typer(manage.app, name="manage")
+app.add_typer(db.app, name="db")
 app.add_typer(config.app, name="config")
+app.command()(setup.setup)
+app.command()(mock.mock)
 
 
 def _print_version(wanted: bool) -> None:
@@ -61,6 +66,9 @@ class _UsageError(Protocol):
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and gives its exit code."""
+    if shell := completions.wanted_shell(os.environ):
+        print(completions.completion_script(app, shell), end="")
+        return 0
     try:
         result = app(args=list(arguments), prog_name="llm-proxy", standalone_mode=False)
         sys.stdout.flush()

@@ -7,12 +7,12 @@ from typing import Final
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from llm_proxy.http1.framing import FramingError
-from llm_proxy.http1.headers import HOP_BY_HOP, line_pattern, list_items, split_line
+from llm_proxy.http1.headers import HOP_BY_HOP, known_names, line_pattern, list_items
 
 _DROPPED: Final = frozenset(name.encode() for name in HOP_BY_HOP)
-_LINES: Final = line_pattern(
-    [*HOP_BY_HOP, "content-length", "content-type", "content-encoding", "x-request-id"]
-)
+_KEPT: Final = ("content-length", "content-type", "content-encoding", "x-request-id")
+_LINES: Final = line_pattern([*HOP_BY_HOP, *_KEPT])
+_NAMES: Final = known_names([*HOP_BY_HOP, *_KEPT])
 _NO_CALLBACKS: Final = object()
 
 
@@ -59,7 +59,9 @@ def parse_response_head(raw: bytes) -> ResponseHead:
     parts = _LINES.split(raw[:-3])
     named = b""
     for index in range(1, len(parts), 2):
-        name, value = split_line(parts[index])
+        spelling, _, value = parts[index].partition(b":")
+        name = _NAMES.get(spelling) or spelling[1:].lower()
+        value = value.strip()
         if name == b"content-type":
             head.content_type = value
         elif name == b"content-length":

@@ -112,15 +112,15 @@ class ManagementClient:
     def _all(self, path: str, query: Mapping[str, str], kind: type[T]) -> list[T]:
         """Every page of a list."""
         items: list[T] = []
-        cursor: dict[str, str] = {}
+        cursor = None
         while True:
-            params = {**query, "limit": str(_PAGE), **cursor}
+            params = {**query, "limit": str(_PAGE), **({"cursor": cursor} if cursor else {})}
             answer = self._send("GET", path, params=params)
             items += self._decoded(answer, list[kind])  # type: ignore[valid-type]
-            following = answer.links.get("next", {}).get("url")
-            if following is None:
+            following = answer.links.get("next", {}).get("url", "")
+            before, cursor = cursor, httpx.URL(following).params.get("cursor")
+            if cursor in (None, before):
                 return items
-            cursor = {"cursor": httpx.URL(following).params["cursor"]}
 
     def _ask(
         self, method: str, path: str, kind: type[T], fields: Mapping[str, Any] | None = None
@@ -149,7 +149,7 @@ class ManagementClient:
     def _failures_translated(self) -> Iterator[None]:
         try:
             yield
-        except httpx.TimeoutException as exc:
+        except (httpx.ReadTimeout, httpx.WriteTimeout) as exc:
             raise Unreachable(
                 f"the server at {self._base_url} didn't answer in time; "
                 "it may have done what was asked, so look before you repeat it"

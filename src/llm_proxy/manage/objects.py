@@ -35,6 +35,16 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     last_used_at: datetime | None
     cache_hit_count: int
 
+    def state(self, at: datetime) -> str:
+        """One word for whether it works."""
+        if not self.is_active:
+            return "revoked"
+        if self.expires_at is not None and self.expires_at <= at:
+            return "expired"
+        if self.max_requests is not None and self.request_count >= self.max_requests:
+            return "used up"
+        return "active"
+
 
 class NewToken(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The one answer with a token in it."""

@@ -7,11 +7,15 @@ import logging
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import cast
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
+from hypercorn.typing import ASGIFramework
 
+from llm_proxy.errors import LLMProxyError
+from llm_proxy.server.control.app import create_app
+from llm_proxy.server.control.context import ControlContext
 from llm_proxy.server.sockets import BACKLOG
 
 # "Running on …" and the like are of no interest: the private socket's name says nothing.
@@ -23,18 +27,20 @@ _GRACE_S = 3.0  # for answers under way at the end
 
 
 class ControlServer:
-    def __init__(self, app: Any, sockets: Sequence[socket.socket]) -> None:
+    def __init__(self, context: ControlContext, sockets: Sequence[socket.socket]) -> None:
         """Takes over the listening `sockets`."""
         self._stopping = asyncio.Event()
-        binds = [f"fd://{sock.detach()}" for sock in sockets]
+        app = cast("ASGIFramework", create_app(context))
+        config = _configure([f"fd://{sock.detach()}" for sock in sockets])
         self._task: asyncio.Task[None] = asyncio.create_task(
-            serve(app, _configure(binds), shutdown_trigger=self._stopping.wait),
-            name="control plane",
+            serve(app, config, shutdown_trigger=self._stopping.wait), name="control plane"
         )
 
     async def wait(self) -> None:
-        """Returns only after `stop`; raises what ended it before that."""
+        """Goes on while it serves; raises what ended that, if not `stop`."""
         await asyncio.shield(self._task)
+        if not self._stopping.is_set():
+            raise LLMProxyError("the control plane ended by itself")
 
     async def stop(self) -> None:
         self._stopping.set()

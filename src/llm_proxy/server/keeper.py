@@ -102,70 +102,6 @@ class Keeper(Generic[C]):
         await asyncio.gather(self._task, return_exceptions=True)
         return bool(done)
 
-    def kill(self) -> None: ...
-
-
-class Backoff:
-    """How long to wait before a replacement: longer each time when children die young."""
-
-    def __init__(self) -> None:
-        self._delay_s = _FIRST_DELAY_S
-
-    def next_delay(self, lived_s: float) -> float:
-        if lived_s >= STABLE_AFTER_S:
-            self._delay_s = _FIRST_DELAY_S
-            return 0.0
-        delay_s = self._delay_s
-        self._delay_s = min(2 * delay_s, _LONGEST_DELAY_S)
-        return delay_s
-
-
-C = TypeVar("C", bound=Child)
-
-
-class Keeper(Generic[C]):
-    def __init__(
-        self,
-        name: str,
-        launch: Callable[[], Awaitable[C]],
-        *,
-        on_change: Callable[[], None] = lambda: None,
-    ) -> None:
-        """`name` is for log lines; `on_change` is called when the child is ready or gone."""
-        self._name = name
-        self._launch = launch
-        self._on_change = on_change
-        self._stopping = asyncio.Event()
-        self._ask_to_end: Callable[[C], None] | None = None
-        self._task: asyncio.Task[None] | None = None
-        self.child: C | None = None
-        self.is_ready = False
-
-    async def start(self) -> None:
-        """Returns when the first child is ready; if it fails, raises why and keeps nothing."""
-        try:
-            await self._start_child()
-        except BaseException:
-            await self._discard()
-            raise
-        self._task = asyncio.create_task(self._keep(), name=f"keep {self._name}")
-
-    async def stop(self, ask: Callable[[C], None], *, timeout_s: float) -> bool:
-        """Asks the child to end, kills it when it doesn't in time; whether it ended by itself."""
-        self._ask_to_end = ask
-        self._stopping.set()
-        if self._task is None:
-            return True
-        if self.child is not None:
-            ask(self.child)
-        done, _ = await asyncio.wait([self._task], timeout=timeout_s)
-        if not done:
-            self.kill()
-            await asyncio.wait([self._task], timeout=KILL_WAIT_S)
-            self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        return bool(done)
-
     def kill(self) -> None:
         if self.child is not None:
             self.child.kill()
@@ -179,30 +115,26 @@ class Keeper(Generic[C]):
         self._on_change()
 
     async def _keep(self) -> None:
-        loop = asyncio.get_running_loop()
         backoff = Backoff()
-        ready_at = loop.time()
         while True:
-            if self.is_ready:
-                await self._watch()
-            lived_s, delay_s = loop.time() - ready_at, 0.0
-            if not self._stopping.is_set():
-                delay_s = backoff.next_delay(lived_s)
+            # One that was never ready has not lived at all, however long it took to fail.
+            lived_s = await self._watch(self.child) if self.child is not None else 0.0
+            delay_s = 0.0 if self._stopping.is_set() else backoff.next_delay(lived_s)
             if await self._is_stopped_within(delay_s):
                 return
-            ready_at = loop.time()
             await self._try_again()
 
-    async def _watch(self) -> None:
-        """Returns when the child is gone."""
-        child = self.child
-        assert child is not None
+    async def _watch(self, child: C) -> float:
+        """Returns when the child is gone, with the seconds it lived."""
+        loop = asyncio.get_running_loop()
+        ready_at = loop.time()
         code = await child.wait()
         self.child, self.is_ready = None, False
         if not self._stopping.is_set():
             how = describe_exit(code)
             logger.error("%s (pid %d) %s; it is being replaced", self._name, child.pid, how)
         self._on_change()
+        return loop.time() - ready_at
 
     async def _try_again(self) -> None:
         try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 
 @contextmanager
-def handling_signals(handlers: Mapping[int, Callable[[], None]]) -> Iterator[None]:
+def handling_signals(handlers: Mapping[signal.Signals, Callable[[], None]]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
+
+Flags = Mapping[str, str]  # of `server start`, by field of Settings
 
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,7 +24,7 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float  # Unix seconds
     runtime_folder: str | None
     workers: list[WorkerState]
-    flags: dict[str, str | int | bool]  # of `server start`, for `restart`
+    flags: Flags  # for `server restart`
 
 
 def write_state(path: Path, state: ServerState) -> None:

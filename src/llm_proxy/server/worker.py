@@ -76,7 +76,8 @@ class Worker:
         self._timers = Timers(asyncio.get_running_loop())
         self._tokens = Tokens(StoreGrantSource(self._store))
         upstreams = {
-            name: build_upstream(api, self._timers) for name, api in config.providers.apis.items()
+            name: build_upstream(api, self._timers, max_body=config.max_request_size)
+            for name, api in config.providers.apis.items()
         }
         control = build_control(config.control_socket, self._timers)
         self._upstreams = [*upstreams.values(), control]
@@ -93,7 +94,6 @@ class Worker:
             tokens=self._tokens,
             timers=self._timers,
             recorder=self._recorder,
-            max_request_size=config.max_request_size,
             debug_headers=config.debug_headers,
         )
         self._recording = asyncio.create_task(self._record_usage())

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 ACKNOWLEDGE_TIMEOUT_S = 5.0
 _CHANGES_PER_MESSAGE = 200  # keeps a line of the channel well below a reader's usual 64 KiB
-_DRAIN_GRACE_S = 1.0  # what a worker may take to exit after its own time limit
+DRAIN_GRACE_S = 8.0  # after its own time limit a worker still hands on counts and records
 
 
 class WorkerPool:
@@ -30,10 +30,12 @@ class WorkerPool:
         on_change: Callable[[], None] = lambda: None,
         ready_timeout_s: float = READY_TIMEOUT_S,
         acknowledge_timeout_s: float = ACKNOWLEDGE_TIMEOUT_S,
+        drain_grace_s: float = DRAIN_GRACE_S,
     ) -> None:
         """Takes over the listeners; `on_change` is called when a worker is ready or gone."""
         self._listeners = listeners
         self._acknowledge_timeout_s = acknowledge_timeout_s
+        self._drain_grace_s = drain_grace_s
         self._sequence = 0
 
         def keeper(slot: int, listener: socket.socket) -> Keeper[WorkerProcess]:
@@ -92,7 +94,7 @@ class WorkerPool:
     async def drain(self, timeout_s: float) -> None:
         """Lets running exchanges finish for up to `timeout_s`, then kills what is left."""
         ended = await self._stop(
-            lambda worker: worker.drain(timeout_s), timeout_s=timeout_s + _DRAIN_GRACE_S
+            lambda worker: worker.drain(timeout_s), timeout_s=timeout_s + self._drain_grace_s
         )
         if not all(ended):
             logger.warning("%d workers did not drain in time: killed", ended.count(False))
@@ -100,9 +102,7 @@ class WorkerPool:
     async def kill(self) -> None:
         await self._stop(lambda worker: worker.kill(), timeout_s=KILL_WAIT_S)
 
-    async def _stop(
-        self, ask: Callable[[WorkerProcess], None], *, timeout_s: float
-    ) -> list[bool]:
+    async def _stop(self, ask: Callable[[WorkerProcess], None], *, timeout_s: float) -> list[bool]:
         for keeper in self._keepers:
             keeper.begin_stop(ask)
         # With the workers' own closed too, new connections are refused instead of left waiting.

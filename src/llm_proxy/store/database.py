@@ -17,12 +17,18 @@ from llm_proxy.store.failures import translated
 from llm_proxy.store.migrations import migrate as apply_migrations
 from llm_proxy.store.migrations import require_current
 from llm_proxy.store.models import MetaRow
-from llm_proxy.store.opening import Database, check_integrity, make_private, open_database, use_wal
+from llm_proxy.store.opening import (
+    PATIENCE_S,
+    Database,
+    check_integrity,
+    make_private,
+    open_database,
+    use_wal,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-TURN_TIMEOUT_S = 5.0
 _MOST_WAITING = 1000
 _KNOWN_VALUE = Secret("llm-proxy")
 
@@ -30,10 +36,16 @@ _KNOWN_VALUE = Secret("llm-proxy")
 class Store:
     """Functions of this package take it first; call them on one thread at a time or by `run`."""
 
-    def __init__(self, path: Path, *, cipher: Cipher | None) -> None:
-        """`cipher` may be None where no upstream key is read or written."""
+    def __init__(
+        self, path: Path, *, cipher: Cipher | None, patience_s: float = PATIENCE_S
+    ) -> None:
+        """`cipher` may be None where no upstream key is read or written.
+
+        `patience_s` limits the wait for another process's lock, and for a turn in `run`.
+        """
         self.path = path
         self._cipher = cipher
+        self._patience_s = patience_s
         self._database: Database | None = None
         self._lock = threading.RLock()
         self._executor: ThreadPoolExecutor | None = None
@@ -47,7 +59,7 @@ class Store:
 
     def open(self, *, migrate: bool) -> list[str]:
         """Raises StoreError saying what is wrong. The names of the migrations it applied."""
-        database = open_database(self.path, create=migrate)
+        database = open_database(self.path, create=migrate, patience_s=self._patience_s)
         self._database = database
         try:
             with translated(self.path):
@@ -66,7 +78,7 @@ class Store:
             applied = apply_migrations(database, self.path, at=datetime.now(UTC))
         else:
             require_current(database, self.path)
-        use_wal(database, self.path)
+        use_wal(database, self.path, patience_s=self._patience_s)
         make_private(self.path)
         return applied
 
@@ -100,9 +112,9 @@ class Store:
 
     def close(self) -> None:
         """Waits for what is running. May be called again."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
-            self._executor = None
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=True, cancel_futures=True)
         with self._lock:
             database, self._database = self._database, None
             if database is not None:
@@ -150,7 +162,7 @@ class Store:
         job.add_done_callback(lambda _: self._places.release())
         answer = asyncio.wrap_future(job)
         try:
-            await asyncio.wait({answer}, timeout=TURN_TIMEOUT_S)
+            await asyncio.wait({answer}, timeout=self._patience_s)
             if not answer.done() and job.cancel():  # what has begun is waited for
                 raise self._behind()
             return await answer

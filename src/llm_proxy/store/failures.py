@@ -11,14 +11,12 @@ import peewee
 
 from llm_proxy.errors import StoreError, StoreUnavailable
 
-BUSY_TIMEOUT_S = 5
-
 # By primary result code: (may it pass by itself, what to say).
 _FAILURES = {
     sqlite3.SQLITE_BUSY: (
         True,
-        f"is locked by another process for more than {BUSY_TIMEOUT_S} s; "
-        "try again, or find the program that holds it",
+        "has been locked by another process for too long; "
+        "try again, or stop the program that holds it",
     ),
     sqlite3.SQLITE_LOCKED: (True, "is locked; try again"),
     sqlite3.SQLITE_IOERR: (True, "can't be read or written (disk I/O error); check its disk"),

@@ -15,9 +15,10 @@ from urllib.parse import quote
 import peewee
 
 from llm_proxy.errors import StoreError, StoreUnavailable
-from llm_proxy.store.failures import BUSY_TIMEOUT_S, translated
+from llm_proxy.store.failures import translated
 
 APPLICATION_ID = 0x4C4C4D50  # "LLMP", at a fixed place in the file's header
+PATIENCE_S = 5.0  # how long a lock of another process is waited for
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 _QUICK_CHECK_LIMIT = 64 * 2**20  # bytes; checking takes about a second per 500 MB
@@ -30,7 +31,7 @@ class Database(peewee.SqliteDatabase):
         return cursor.fetchall()
 
 
-def open_database(path: Path, *, create: bool) -> Database:
+def open_database(path: Path, *, create: bool, patience_s: float = PATIENCE_S) -> Database:
     """Connects. Without `create` the file must be an llm-proxy database already.
 
     A file that is somebody else's is refused after reading its header, and not touched.
@@ -47,7 +48,7 @@ def open_database(path: Path, *, create: bool) -> Database:
         str(path),
         # foreign_keys is off by default; FULL survives a power failure in WAL mode too.
         pragmas=[("foreign_keys", 1), ("synchronous", "FULL")],
-        timeout=BUSY_TIMEOUT_S,
+        timeout=patience_s,
         check_same_thread=False,  # Store serialises its callers
         thread_safe=False,
         autoconnect=False,
@@ -66,9 +67,9 @@ def make_private(path: Path) -> None:
                 file.chmod(0o600)
 
 
-def use_wal(database: Database, path: Path) -> None:
+def use_wal(database: Database, path: Path, *, patience_s: float) -> None:
     """Switches to write-ahead logging, trying again because no busy handler covers this."""
-    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    deadline = time.monotonic() + patience_s
     while True:
         try:
             mode = database.pragma("journal_mode", "WAL")

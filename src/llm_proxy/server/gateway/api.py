@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Final
 from urllib.parse import urlsplit
 
 from llm_proxy.http1.pool import Origin, Pool
@@ -9,6 +11,8 @@ from llm_proxy.http1.timers import Timers
 from llm_proxy.http1.tls import client_context
 from llm_proxy.providers import Api, Connection
 from llm_proxy.secrets import Secret
+
+MAX_CHECKED_BODY: Final = 10 * 1024 * 1024  # bytes, of one that must be read whole to be checked
 
 
 class Upstream:
@@ -20,6 +24,7 @@ class Upstream:
         "endpoints",
         "host_line",
         "is_control",
+        "max_body",
         "methods",
         "name",
         "origins",
@@ -31,11 +36,13 @@ class Upstream:
         "_credential_scheme",
     )
 
-    def __init__(self, api: Api, pool: Pool) -> None:
+    def __init__(self, api: Api, pool: Pool, *, max_body: int) -> None:
+        """`max_body` is in bytes."""
         url = urlsplit(api.base_url)
         self.name = api.name
         self.pool = pool
         self.is_control = False
+        self.max_body = min(max_body, MAX_CHECKED_BODY) if api.param_whitelist else max_body
         self.base_path = url.path.rstrip("/").encode()
         self.host_line = f"\nHost: {url.netloc}\r".encode()
         self.methods = frozenset(method.encode() for method in api.allowed_methods)
@@ -59,7 +66,7 @@ class Upstream:
         return f"\n{self._credential_name}: {scheme}{key.reveal()}\r".encode()
 
 
-def build_upstream(api: Api, timers: Timers) -> Upstream:
+def build_upstream(api: Api, timers: Timers, *, max_body: int) -> Upstream:
     """Opens nothing yet. Raises ConfigError for a `ca_file` that can't be used."""
     url = urlsplit(api.base_url)
     is_tls = url.scheme == "https"
@@ -75,7 +82,7 @@ def build_upstream(api: Api, timers: Timers) -> Upstream:
         limits=api.connection,
         connect_retries=api.retry.attempts,
     )
-    return Upstream(api, pool)
+    return Upstream(api, pool, max_body=max_body)
 
 
 def build_control(socket_path: str, timers: Timers) -> Upstream:
@@ -83,6 +90,6 @@ def build_control(socket_path: str, timers: Timers) -> Upstream:
     api = Api(name="", base_url="http://llm-proxy", allowed_endpoints=("/*",), allowed_methods=())
     limits = Connection(max_idle_conns=16, idle_timeout=2.0)
     origin = Origin(host="llm-proxy", unix_path=socket_path)
-    upstream = Upstream(api, Pool(origin, timers, limits=limits))
+    upstream = Upstream(api, Pool(origin, timers, limits=limits), max_body=sys.maxsize)
     upstream.is_control = True
     return upstream

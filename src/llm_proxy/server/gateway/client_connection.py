@@ -19,8 +19,8 @@ from llm_proxy.server.gateway.gateway import Gateway
 from llm_proxy.server.gateway.request_head import (
     MAX_HEAD_BYTES,
     MAX_TARGET_BYTES,
+    LastHead,
     RequestHead,
-    parse_request_head,
 )
 
 HEAD_TIMEOUT_S: Final = 30.0
@@ -47,6 +47,7 @@ class ClientConnection(asyncio.Protocol):
         "_gateway",
         "_is_lingering",
         "_is_reading_paused",
+        "_last_head",
         "_pipelined",
         "client_ip",
         "is_closed",
@@ -57,6 +58,7 @@ class ClientConnection(asyncio.Protocol):
         self._gateway = gateway
         self._connections = connections
         self._exchange: Exchange | None = None
+        self._last_head = LastHead()
         self._buffer = _NO_BYTES  # of a head that isn't complete
         self._pipelined = _NO_BYTES  # what came while an exchange was running
         self._body_left = 0
@@ -128,7 +130,7 @@ class ClientConnection(asyncio.Protocol):
             self._keep_head(data)
             return
         try:
-            head = parse_request_head(data if end == len(data) else data[:end])
+            head = self._last_head.parse(data if end == len(data) else data[:end])
         except Refusal as refusal:
             self._refuse_head(refusal)
             return

@@ -14,19 +14,20 @@ from llm_proxy.events.record import NO_PARTS, RECORD
 from llm_proxy.http1.connection import UpstreamConnection, UpstreamError
 from llm_proxy.http1.framing import LAST_CHUNK, frame_chunk
 from llm_proxy.http1.response_head import ResponseHead
-from llm_proxy.secrets import is_well_formed_token, token_digest
+from llm_proxy.secrets import is_well_formed_token
 from llm_proxy.server.gateway.answers import (
     CONTINUE,
     preflight_answer,
     refusal_answer,
     stream_error_event,
 )
-from llm_proxy.server.gateway.cors import add_cors, check_origin, is_preflight
+from llm_proxy.server.gateway.api import Upstream
+from llm_proxy.server.gateway.cors import add_cors
 from llm_proxy.server.gateway.gateway import Gateway
-from llm_proxy.server.gateway.parameters import MAX_BODY_BYTES, check_parameters
-from llm_proxy.server.gateway.request_head import CREDENTIALS, RequestHead
+from llm_proxy.server.gateway.parameters import check_parameters
+from llm_proxy.server.gateway.plan import Plan, build_upstream_head, client_token
+from llm_proxy.server.gateway.request_head import RequestHead
 from llm_proxy.server.gateway.request_ids import request_id
-from llm_proxy.server.gateway.routing import Route
 from llm_proxy.server.gateway.tokens import KnownToken, check_grant, check_quota
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ class Exchange:
         "_captured_size",
         "_client",
         "_content_encoding",
-        "_digest",
         "_first_byte_at",
         "_forwarded",
         "_frames_response",
@@ -57,13 +57,13 @@ class Exchange:
         "_is_close_delimited",
         "_is_done",
         "_is_forwarding",
+        "_is_invited",
         "_is_stream",
         "_last",
-        "_query",
+        "_plan",
         "_record_number",
         "_replay",
         "_response_size",
-        "_route",
         "_sent_at",
         "_started_at",
         "_status",
@@ -82,14 +82,13 @@ class Exchange:
         self._head = head
         self.keeps_alive = head.keeps_alive
         self.request_id = request_id(head.named.get(b"x-request-id"), self._timestamp)
-        self._route: Route | None = None
-        self._query = b""
-        self._digest = b""
+        self._plan: Plan | None = head.plan
         self._token: KnownToken | None = None
         # The request's body: what has come and was not sent on, and how much there was in all.
         self._body: list[bytes] = []
         self._body_ends = False
         self._body_size = 0
+        self._is_invited = False  # by 100 Continue
         # Towards the upstream.
         self._upstream: UpstreamConnection | None = None
         self._is_forwarding = False
@@ -121,90 +120,58 @@ class Exchange:
             self._body.append(body)
             self._body_size = len(body)
         try:
-            self._route, self._query = self._gateway.router.route(self._head.target)
-            if self._route.upstream.is_control:
-                self._forward(b"")
+            plan = self._plan
+            if plan is None:
+                plan = self._make_plan()
+            if plan.digest:
+                self._admit()
+            elif plan.is_preflight:
+                self._answer_preflight(plan)
             else:
-                self._check_request(self._route)
+                self._forward(self._control_head(plan))
         except Refusal as refusal:
             self.refuse(refusal)
 
-    # 2. Route.
+    # 2. Route, and refuse what the head alone gives reason to.
 
-    def _check_request(self, route: Route) -> None:
-        head, upstream = self._head, route.upstream
-        if head.method == b"OPTIONS" and is_preflight(head):
-            self._answer_preflight()
-            return
-        if head.method not in upstream.methods:
-            methods = b", ".join(sorted(upstream.methods)).decode()
-            raise Refusal(
-                "method_not_allowed",
-                f"{head.method.decode()} is not allowed for the api {upstream.name!r}; "
-                f"allowed: {methods}.",
-                headers={"Allow": methods},
-            )
-        if not route.is_allowed:
-            raise Refusal(
-                "endpoint_not_allowed",
-                f"{route.endpoint_text} is not an allowed endpoint of the api "
-                f"{upstream.name!r}. {self._gateway.router.hint(route)}",
-            )
-        if upstream.requires_origin or b"origin" in head.named:
-            check_origin(head, upstream)
-        self._digest = token_digest(self._client_token())
-        self._admit()
-
-    def _client_token(self) -> bytes:
-        named = self._head.named
-        scheme, _, token = named.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() == b"bearer" and token:
-            return token.strip()
-        for name in CREDENTIALS[1:]:
-            token = named.get(name, b"")
-            if token:
-                return token
-        raise Refusal(
-            "missing_token",
-            "The request has no token; send it as `Authorization: Bearer sk-…` or `x-api-key`.",
-        )
+    def _make_plan(self) -> Plan:
+        router = self._gateway.router
+        plan = self._plan = Plan(*router.route(self._head.target))
+        plan.check(self._head, router)
+        self._head.plan = plan
+        return plan
 
     # 3. Admit, on what is known at this moment; called again when more is known.
 
     def _admit(self) -> None:
-        token = self._token = self._gateway.tokens.find(self._digest)
+        plan = self._plan
+        assert plan is not None
+        token = self._token = self._gateway.tokens.find(plan.digest)
         if token is None:
-            self._load_token()
+            self._load_token(plan)
             return
         check_grant(token, self._timestamp)
-        assert self._route is not None
-        upstream = self._route.upstream
-        line = token.credential_lines.get(upstream.name)
-        if line is None:
-            line = token.credential_lines[upstream.name] = _credential_line(token, self._route)
-        limit = self._gateway.max_request_size
-        if upstream.param_whitelist:
-            limit = min(limit, MAX_BODY_BYTES)
-        if self._head.content_length > limit or self._body_size > limit:
-            raise self._body_too_large(limit)
+        upstream = plan.route.upstream
+        line = token.credential_lines.get(upstream.name) or token.add_credential_line(upstream)
+        self._check_size(upstream.max_body)
         if not self._body_ends and b"expect" in self._head.named:
             self._invite_body()
         if upstream.param_whitelist:
             if not self._body_ends:
                 self._client.resume_reading()
                 return  # until `body_arrives` has all of it
-            self._check_parameters()
+            self._check_parameters(upstream)
         check_quota(token)
         self._gateway.tokens.charge(token, self._timestamp)
-        self._forward(line)
+        self._forward(plan.upstream_head(self._head, line))
 
-    def _load_token(self) -> None:
-        if not is_well_formed_token(self._client_token()):
+    def _load_token(self, plan: Plan) -> None:
+        if not is_well_formed_token(client_token(self._head)):
             raise Refusal(
                 "invalid_token",
                 "This is not a token of this proxy; check that it was copied whole.",
             )
-        self._gateway.tokens.load(self._digest, self._client.client_ip, self._token_loaded)
+        self._gateway.tokens.load(plan.digest, self._client.client_ip, self._token_loaded)
 
     def _token_loaded(self, outcome: KnownToken | Refusal) -> None:
         if self._is_done:
@@ -220,19 +187,21 @@ class Exchange:
         except Refusal as refusal:
             self.refuse(refusal)
 
-    def _body_too_large(self, limit: int) -> Refusal:
-        return Refusal(
-            "body_too_large",
-            f"The body is longer than the {limit} bytes allowed here.",
-            details={"limit_bytes": limit},
-        )
+    def _check_size(self, limit: int) -> None:
+        if self._head.content_length > limit or self._body_size > limit:
+            raise Refusal(
+                "body_too_large",
+                f"The body is longer than the {limit} bytes allowed here.",
+                details={"limit_bytes": limit},
+            )
 
     def _invite_body(self) -> None:
-        if self._head.named.pop(b"expect").lower() == b"100-continue":
+        wanted = self._head.named[b"expect"].lower()
+        if wanted == b"100-continue" and not self._is_invited:
+            self._is_invited = True
             self._client.write(CONTINUE)
 
-    def _check_parameters(self) -> None:
-        assert self._route is not None
+    def _check_parameters(self, upstream: Upstream) -> None:
         body = b"".join(self._body)
         self._body = [body] if body else []
         if not body:
@@ -244,45 +213,26 @@ class Exchange:
                 "Parameters are restricted here, so a compressed body can't be checked; "
                 "send it without Content-Encoding.",
             )
-        whitelist = self._route.upstream.param_whitelist
-        check_parameters(body, named.get(b"content-type", b""), whitelist)
+        check_parameters(body, named.get(b"content-type", b""), upstream.param_whitelist)
 
     # 5. Forward.
 
-    def _forward(self, credential_line: bytes) -> None:
+    def _forward(self, head: bytes) -> None:
+        assert self._plan is not None
         self._is_forwarding = True
-        self._forwarded = self._upstream_head(credential_line)
+        self._forwarded = head
         self._sent_at = perf_counter()
-        assert self._route is not None
-        self._route.upstream.pool.acquire(self)
+        self._plan.route.upstream.pool.acquire(self)
 
-    def _upstream_head(self, credential_line: bytes) -> bytes:
-        head, route = self._head, self._route
-        assert route is not None
-        parts = head.parts
-        target = route.upstream_path + self._query
-        if target != head.target or head.is_http_10:
-            _, _, rest = parts[0].partition(b"\r")
-            parts[0] = b"%b %b HTTP/1.1\r%b" % (head.method, target, rest)
-        if head.host_at:
-            parts[head.host_at] = route.upstream.host_line
-        else:
-            parts.append(route.upstream.host_line)
-        if credential_line:
-            parts[head.credential_at] = credential_line
-        elif route.upstream.is_control:
-            parts += self._control_lines()
-        parts.append(b"\nTransfer-Encoding: chunked\r\n\r\n" if head.is_chunked else b"\n\r\n")
-        return b"".join(parts)
-
-    def _control_lines(self) -> list[bytes]:
-        """The control plane checks the management token, and is told who asks."""
-        lines = [b"\nX-Forwarded-For: %b\r" % self._client.client_ip.encode()]
-        if b"authorization" in self._head.named:
-            lines.append(b"\nAuthorization: %b\r" % self._head.named[b"authorization"])
-        if self._head.named.get(b"x-request-id") != self.request_id.encode():
-            lines.append(b"\nX-Request-ID: %b\r" % self.request_id.encode())
-        return lines
+    def _control_head(self, plan: Plan) -> bytes:
+        """The control plane checks the management token itself, and is told who asks."""
+        named = self._head.named
+        added = [b"\nX-Forwarded-For: %b\r" % self._client.client_ip.encode()]
+        if b"authorization" in named:
+            added.append(b"\nAuthorization: %b\r" % named[b"authorization"])
+        if named.get(b"x-request-id") != self.request_id.encode():
+            added.append(b"\nX-Request-ID: %b\r" % self.request_id.encode())
+        return build_upstream_head(self._head, plan, replaced={}, added=tuple(added))
 
     def upstream_ready(self, connection: UpstreamConnection) -> None:
         self._upstream = connection
@@ -312,14 +262,13 @@ class Exchange:
         if self._upstream is not None:
             self._send_body(self._upstream)
         elif self._is_forwarding or self._token is None:
-            self._limit_body(self._gateway.max_request_size)
-            if self._body_size > MAX_QUEUED_BYTES:
+            if not self._is_over_limit() and self._body_size > MAX_QUEUED_BYTES:
                 self._client.pause_reading()
         else:
             self._retry_admit()  # a parameter whitelist waits for the whole body
 
     def _send_body(self, upstream: UpstreamConnection) -> None:
-        if self._limit_body(self._gateway.max_request_size):
+        if self._is_over_limit():
             return
         data = self._framed_body()
         if self._replay is not None:
@@ -327,13 +276,16 @@ class Exchange:
             self._replay = whole if len(whole) <= MAX_REPLAY_BYTES else None
         upstream.send_more(data, self._body_ends)
 
-    def _limit_body(self, limit: int) -> bool:
+    def _is_over_limit(self) -> bool:
         """Refuses a chunked body once it is over the limit."""
-        if self._body_size <= limit:
-            return False
-        self.keeps_alive = False
-        self.refuse(self._body_too_large(limit))
-        return True
+        assert self._plan is not None
+        try:
+            self._check_size(self._plan.route.upstream.max_body)
+        except Refusal as refusal:
+            self.keeps_alive = False
+            self.refuse(refusal)
+            return True
+        return False
 
     def pause_request(self) -> None:
         self._client.pause_reading()
@@ -471,10 +423,10 @@ class Exchange:
 
     def _send_again(self) -> None:
         """A kept connection was closed as we used it: the upstream never saw the request."""
-        assert self._route is not None
+        assert self._plan is not None
         assert self._replay is not None
         self._forwarded = self._replay
-        self._route.upstream.pool.open(self)
+        self._plan.route.upstream.pool.open(self)
 
     def refuse(self, refusal: Refusal) -> None:
         """Answers in place of the upstream; once its answer has begun, breaks that off."""
@@ -522,15 +474,15 @@ class Exchange:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abandon()
-        elif self._is_forwarding and self._route is not None:
-            self._route.upstream.pool.cancel(self)
-        elif self._token is None and self._digest:
-            self._gateway.tokens.forget(self._digest, self._token_loaded)
+        elif self._plan is None:
+            return
+        elif self._is_forwarding:
+            self._plan.route.upstream.pool.cancel(self)
+        elif self._token is None and self._plan.digest:
+            self._gateway.tokens.forget(self._plan.digest, self._token_loaded)
 
-    def _answer_preflight(self) -> None:
-        assert self._route is not None
+    def _answer_preflight(self, plan: Plan) -> None:
         named = self._head.named
-        check_origin(self._head, self._route.upstream)
         asked = named.get(b"access-control-request-headers", b"").decode("latin-1")
         self._status = 204
         self._client.write(
@@ -549,7 +501,7 @@ class Exchange:
     def _end(self, *, error_code: str = "", truncated: bool = False) -> None:
         self._is_done = True
         recorder = self._gateway.recorder
-        route = self._route
+        route = self._plan.route if self._plan is not None else None
         if recorder is None or (route is not None and route.upstream.is_control):
             return
         now = perf_counter()
@@ -579,13 +531,3 @@ class Exchange:
                 b"".join(self._captured) if self._captured else b"",
             )
         )
-
-
-def _credential_line(token: KnownToken, route: Route) -> bytes:
-    key = token.grant.upstream_keys.get(route.upstream.name)
-    if key is None:
-        raise Refusal(
-            "no_upstream_key",
-            f"The project of this token has no key for the api {route.upstream.name!r}.",
-        )
-    return route.upstream.credential_line(key)

@@ -20,7 +20,6 @@ class Gateway:
     __slots__ = (
         "debug_headers",
         "is_draining",
-        "max_request_size",
         "recorder",
         "router",
         "timers",
@@ -34,13 +33,11 @@ class Gateway:
         tokens: Tokens,
         timers: Timers,
         recorder: RecordSink | None,
-        max_request_size: int,
         debug_headers: bool = False,
     ) -> None:
         self.router = router
         self.tokens = tokens
         self.timers = timers
         self.recorder = recorder
-        self.max_request_size = max_request_size  # bytes
         self.debug_headers = debug_headers
         self.is_draining = False

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from llm_proxy.errors import Refusal
 
-MAX_BODY_BYTES: Final = 10 * 1024 * 1024
 _SHOWN: Final = 100  # characters of a refused value
 
 

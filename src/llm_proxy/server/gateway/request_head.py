@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from llm_proxy.errors import Refusal
 from llm_proxy.http1.headers import HOP_BY_HOP, line_pattern, list_items, split_line
+
+if TYPE_CHECKING:
+    from llm_proxy.server.gateway.plan import Plan
 
 MAX_HEAD_BYTES: Final = 65536
 MAX_TARGET_BYTES: Final = 8192
@@ -48,11 +51,14 @@ _LINES: Final = line_pattern(
     ]
 )
 _NO_CALLBACKS: Final = object()
+_MAX_LENGTH_DIGITS: Final = 15
 _AT_MOST_ONCE: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect"))
 
 
 class RequestHead:
-    """`parts` are the head's pieces as `headers.py` cuts them, dropped lines already empty."""
+    """`parts` are the head's pieces as `headers.py` cuts them, dropped lines already empty.
+    It may serve many requests of a connection, one after the other: what takes part in one of them
+    alters nothing here but the plan."""
 
     __slots__ = (
         "content_length",
@@ -61,9 +67,12 @@ class RequestHead:
         "is_chunked",
         "is_http_10",
         "keeps_alive",
+        "length_at",
+        "length_line",
         "method",
         "named",
         "parts",
+        "plan",
         "target",
     )
 
@@ -72,12 +81,61 @@ class RequestHead:
         self.target = b""
         self.parts: list[bytes] = []
         self.named: dict[bytes, bytes] = {}  # values of the cut headers, by lower-case name
-        self.host_at = 0  # index in `parts`, 0: there is none
+        self.host_at = 0  # indexes in `parts`; 0: there is none
         self.credential_at = 0
         self.content_length = 0
+        self.length_at = 0
+        self.length_line = b""  # of Content-Length; counts, not what `parts` has there
+        self.plan: Plan | None = None
         self.is_chunked = False
         self.is_http_10 = False
         self.keeps_alive = True
+
+
+class LastHead:
+    """Clients repeat themselves: on a kept connection the next head is the last one again, but for
+    the digits of its Content-Length. Such a head needs no second look."""
+
+    __slots__ = ("_after", "_before", "_head", "_length_name", "_raw")
+
+    def __init__(self) -> None:
+        self._raw = b""
+        self._before = b""
+        self._after = b""
+        self._length_name = b""
+        self._head: RequestHead | None = None
+
+    def parse(self, raw: bytes) -> RequestHead:
+        """As `parse_request_head`."""
+        if raw == self._raw:
+            assert self._head is not None
+            return self._head
+        head = self._recall(raw)
+        if head is None:
+            head = parse_request_head(raw)
+            self._remember(raw, head.length_line)
+        self._raw, self._head = raw, head
+        return head
+
+    def _remember(self, raw: bytes, line: bytes) -> None:
+        """What stands before and after the digits of Content-Length; nothing fits without one."""
+        before, _, after = raw.partition(line or raw)
+        name, _, value = line.partition(b":")
+        blank = value[: len(value) - len(value.lstrip())]
+        self._length_name = name + b":" + blank
+        self._before, self._after = before + self._length_name, b"\r" + after
+
+    def _recall(self, raw: bytes) -> RequestHead | None:
+        before, after = self._before, self._after
+        if self._head is None or not (raw.startswith(before) and raw.endswith(after)):
+            return None
+        digits = raw[len(before) : len(raw) - len(after)]
+        if not digits.isdigit() or len(digits) > _MAX_LENGTH_DIGITS:
+            return None
+        head = self._head
+        head.content_length = int(digits)
+        head.length_line = self._length_name + digits + b"\r"
+        return head
 
 
 def parse_request_head(raw: bytes) -> RequestHead:
@@ -99,6 +157,8 @@ def parse_request_head(raw: bytes) -> RequestHead:
         else:
             named[name] = value
         if name in _KEPT:
+            if name == b"content-length":
+                head.length_at, head.length_line = index, parts[index]
             continue
         parts[index] = b""
         if name == b"host":

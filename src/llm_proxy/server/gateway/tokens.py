@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from llm_proxy.errors import Refusal, StoreError
 from llm_proxy.grants import TokenGrant, TokenUse
+from llm_proxy.server.gateway.api import Upstream
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,17 @@ class KnownToken:
             if grant.max_requests is None
             else grant.max_requests - grant.request_count + usage.recorded
         )
+
+    def add_credential_line(self, upstream: Upstream) -> bytes:
+        """The header line with this project's key. Raises Refusal when it has none."""
+        key = self.grant.upstream_keys.get(upstream.name)
+        if key is None:
+            raise Refusal(
+                "no_upstream_key",
+                f"The project of this token has no key for the api {upstream.name!r}.",
+            )
+        line = self.credential_lines[upstream.name] = upstream.credential_line(key)
+        return line
 
 
 Waiter = Callable[[KnownToken | Refusal], None]

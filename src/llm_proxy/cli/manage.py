@@ -1,0 +1,14 @@
+"""`llm-proxy manage`: projects and tokens of a server, here or elsewhere."""
+
+from __future__ import annotations
+
+import typer
+
+from llm_proxy.cli import manage_project, manage_token
+
+app = typer.Typer(
+    help="Manage the projects and tokens of a running server, here or elsewhere.",
+    no_args_is_help=True,
+)
+app.add_typer(manage_project.app, name="project")
+app.add_typer(manage_token.app, name="token")

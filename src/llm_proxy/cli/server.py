@@ -1,0 +1,375 @@
+"""`llm-proxy server`: start, stop, restart, status, health."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llm_proxy.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from llm_proxy.server.state import ServerState
+    from llm_proxy.server.supervisor import Started
+
+app = typer.Typer(help="Run the proxy: start, stop and look after a server.", no_args_is_help=True)
+
+Addr = Annotated[
+    str | None, typer.Option("--addr", metavar="HOST:PORT", help="Public address; port 0 is any.")
+]
+ManageAddr = Annotated[
+    str | None,
+    typer.Option(
+        "--manage-addr",
+        metavar="HOST:PORT",
+        help="Management API on an address of its own, not on the public one.",
+    ),
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", metavar="N", help="Gateway worker processes (1).")
+]
+Database = Annotated[
+    str | None, typer.Option("--db", metavar="PATH|URL", help="SQLite file or sqlite:///PATH.")
+]
+Config = Annotated[
+    Path | None, typer.Option("-c", "--config", metavar="FILE", help="Provider YAML.")
+]
+Env = Annotated[
+    Path | None,
+    typer.Option("--env", metavar="FILE", help="Env file instead of the home's llm-proxy.env."),
+]
+PidFile = Annotated[
+    Path | None, typer.Option("--pid-file", metavar="FILE", help="Instead of the home's.")
+]
+LogLevel = Annotated[
+    str | None,
+    typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error."),
+]
+LogFormat = Annotated[
+    str | None, typer.Option("--log-format", metavar="FORMAT", help="json or console.")
+]
+LogFile = Annotated[
+    Path | None,
+    typer.Option("--log-file", metavar="FILE", help="Application log, instead of stderr."),
+]
+EventLog = Annotated[
+    Path | None,
+    typer.Option("--file-event-log", metavar="FILE", help="One JSON line for each request."),
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Log at level debug; show tracebacks of failures.")
+]
+Timeout = Annotated[
+    float,
+    typer.Option(
+        "--timeout", min=0, metavar="SECONDS", help="How long running requests may take to finish."
+    ),
+]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.command()
+def start(
+    daemon: Annotated[
+        bool, typer.Option("-d", "--daemon", help="In the background; returns when it is ready.")
+    ] = False,
+    addr: Addr = None,
+    manage_addr: ManageAddr = None,
+    workers: Workers = None,
+    db: Database = None,
+    config: Config = None,
+    env: Env = None,
+    pid_file: PidFile = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
+    log_file: LogFile = None,
+    file_event_log: EventLog = None,
+    debug: Debug = False,
+) -> None:
+    """Start a server.
+
+    Example: llm-proxy server start -d && curl http://127.0.0.1:8080/ready
+    """
+    given = {
+        "listen_addr": addr,
+        "manage_addr": manage_addr,
+        "workers": workers,
+        "database_path": db,
+        "config_path": config,
+        "pid_file": pid_file,
+        "log_level": "debug" if debug else log_level,
+        "log_format": log_format,
+        "log_file": log_file,
+        "file_event_log": file_event_log,
+    }
+    settings = load_settings(given, env_file=env)
+    flags = _kept_flags(settings, given, env)
+    if daemon:
+        _start_daemon(settings, flags)
+    else:
+        _run_in_foreground(settings, flags)
+
+
+@app.command()
+def stop(timeout: Timeout = 30.0, pid_file: PidFile = None, env: Env = None) -> None:
+    """Stop the server: running requests finish first, within the timeout."""
+    from llm_proxy.server.pidfile import running_pid
+
+    settings = load_settings({"pid_file": pid_file}, env_file=env)
+    if (pid := running_pid(settings.pid_file)) is None:
+        _say(f"No server is running (PID file {settings.pid_file}).")
+        return
+    _stop(settings, pid, timeout)
+
+
+@app.command()
+def restart(
+    addr: Addr = None,
+    manage_addr: ManageAddr = None,
+    workers: Workers = None,
+    db: Database = None,
+    config: Config = None,
+    env: Env = None,
+    pid_file: PidFile = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
+    log_file: LogFile = None,
+    file_event_log: EventLog = None,
+    timeout: Timeout = 30.0,
+) -> None:
+    """Stop the server and start it again as a daemon, with the flags it was started with.
+
+    Flags given here replace those. A configuration that can't be used leaves the server running.
+    """
+    from llm_proxy.server.pidfile import running_pid
+
+    given: dict[str, object] = {
+        "listen_addr": addr,
+        "manage_addr": manage_addr,
+        "workers": workers,
+        "database_path": db,
+        "config_path": config,
+        "pid_file": pid_file,
+        "log_level": log_level,
+        "log_format": log_format,
+        "log_file": log_file,
+        "file_event_log": file_event_log,
+    }
+    running = load_settings({"pid_file": pid_file}, env_file=env)
+    pid = running_pid(running.pid_file)
+    state = _state_of(running, pid)
+    kept = dict(state.flags) if state is not None else {}
+    if (kept_env := kept.pop("env_file", None)) is not None:
+        env = env or Path(kept_env)
+    given = kept | {field: value for field, value in given.items() if value is not None}
+    settings = load_settings(given, env_file=env)
+    flags = _kept_flags(settings, given, env)
+    _check_providers(settings)
+    if pid is None:
+        _say("No server was running; starting one.")
+    else:
+        _stop(running, pid, timeout)
+    _start_daemon(settings, flags)
+
+
+@app.command()
+def status(as_json: AsJSON = False, pid_file: PidFile = None, env: Env = None) -> None:
+    """Show whether a server runs, where, and its workers; exit 1 when none does."""
+    from llm_proxy.server.pidfile import running_pid
+
+    settings = load_settings({"pid_file": pid_file}, env_file=env)
+    pid = running_pid(settings.pid_file)
+    found = _status(pid, _state_of(settings, pid))
+    if as_json:
+        print(json.dumps(found))
+    elif pid is None:
+        _say(f"No server is running (PID file {settings.pid_file}).")
+    else:
+        _print_status(found)
+    if pid is None:
+        raise typer.Exit(1)
+
+
+@app.command()
+def health(
+    url: Annotated[
+        str | None,
+        typer.Option("--url", metavar="URL", help="Of a server elsewhere; default: the local one."),
+    ] = None,
+    as_json: AsJSON = False,
+    pid_file: PidFile = None,
+    env: Env = None,
+) -> None:
+    """Ask a server's /health and /ready: exit 0 when both pass, 1 unhealthy, 5 unreachable."""
+    from llm_proxy.server.probes import probe
+
+    url = _checked_url(url) if url is not None else _own_url(pid_file, env)
+    health, ready = probe(url, "/health"), probe(url, "/ready")
+    is_healthy = health.passes and ready.passes
+    if as_json:
+        document = {
+            "url": url,
+            "healthy": is_healthy,
+            "health": {"status_code": health.status_code, **health.content},
+            "ready": {"status_code": ready.status_code, **ready.content},
+        }
+        print(json.dumps(document))
+    else:
+        print(f"{url}/health  {health.summary()}")
+        print(f"{url}/ready   {ready.summary()}")
+    if not is_healthy:
+        raise typer.Exit(1)
+
+
+def _run_in_foreground(settings: Settings, flags: dict[str, str]) -> None:
+    from llm_proxy.server.launch import run_in_foreground
+
+    def announce(started: Started) -> None:
+        _print_banner(settings, started)
+        _say("Ctrl-C stops it.")
+
+    raise typer.Exit(run_in_foreground(settings, flags=flags, announce=announce))
+
+
+def _start_daemon(settings: Settings, flags: dict[str, str]) -> None:
+    from llm_proxy.server.launch import start_daemon
+
+    started = start_daemon(settings, flags=flags)
+    _print_banner(settings, started)
+    _say(f"It runs in the background as pid {started.pid}; `llm-proxy server stop` stops it.")
+
+
+def _stop(settings: Settings, pid: int, timeout_s: float) -> None:
+    from llm_proxy.server.termination import stop_server
+
+    state = _state_of(settings, pid)
+    if stop_server(settings.pid_file, state, timeout_s=timeout_s):
+        _say(f"The server with pid {pid} has stopped.")
+    else:
+        _say(
+            f"The server with pid {pid} was killed: "
+            f"it had not finished its requests within {timeout_s:g} s."
+        )
+
+
+def _kept_flags(
+    settings: Settings, given: dict[str, Any] | dict[str, object], env: Path | None
+) -> dict[str, str]:
+    """What `restart` starts with again: absolute, because it may run in another folder."""
+    flags = {
+        field: str(getattr(settings, field)) for field, value in given.items() if value is not None
+    }
+    if env is not None:
+        flags["env_file"] = str(env.absolute())
+    return flags
+
+
+def _check_providers(settings: Settings) -> None:
+    from llm_proxy.providers import load_providers
+
+    load_providers(
+        settings.config_path,
+        request_timeout=settings.request_timeout,
+        default_api=settings.default_api,
+        openai_api_url=settings.openai_api_url,
+    )
+
+
+def _state_of(settings: Settings, pid: int | None) -> ServerState | None:
+    """What the running server wrote down; None unless it was that one."""
+    from llm_proxy.server.state import read_state
+
+    state = read_state(settings.home.state_file) if pid is not None else None
+    return state if state is not None and state.pid == pid else None
+
+
+def _status(pid: int | None, state: ServerState | None) -> dict[str, Any]:
+    now = time.time()
+    return {
+        "running": pid is not None,
+        "pid": pid,
+        "uptime_seconds": _since(state.started_at, now) if state else None,
+        "address": state.address if state else None,
+        "version": state.version if state else None,
+        "workers": [
+            {"pid": worker.pid, "uptime_seconds": _since(worker.started_at, now)}
+            for worker in (state.workers if state else [])
+        ],
+    }
+
+
+def _since(then: float, now: float) -> float:
+    return round(max(0.0, now - then), 1)
+
+
+def _print_status(found: dict[str, Any]) -> None:
+    from llm_proxy.manage.tables import print_details
+
+    workers = ", ".join(
+        f"{worker['pid']} (up {_shown_duration(worker['uptime_seconds'])})"
+        for worker in found["workers"]
+    )
+    fields = [
+        ("running", f"pid {found['pid']}, up {_shown_duration(found['uptime_seconds'])}"),
+        ("address", found["address"]),
+        ("version", found["version"]),
+        ("workers", workers or "none"),
+    ]
+    print_details(fields)
+
+
+def _shown_duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "m"), (rest, "s")]
+    shown = [f"{amount}{unit}" for amount, unit in parts if amount]
+    return " ".join(shown[:2]) or "0s"
+
+
+def _own_url(pid_file: Path | None, env: Path | None) -> str:
+    """Of the running server, else of the one that would be started."""
+    from llm_proxy.server.pidfile import running_pid
+    from llm_proxy.server.probes import local_url
+
+    settings = load_settings({"pid_file": pid_file}, env_file=env)
+    state = _state_of(settings, running_pid(settings.pid_file))
+    return local_url(state.address if state is not None else str(settings.listen_addr))
+
+
+def _checked_url(url: str) -> str:
+    from llm_proxy.setting import parse_url
+
+    try:
+        return parse_url(url)
+    except ValueError as exc:
+        raise typer.BadParameter(f"must be {exc}", param_hint="--url") from exc
+
+
+def _print_banner(settings: Settings, started: Started) -> None:
+    from llm_proxy import __version__
+    from llm_proxy.server.probes import local_url
+
+    _say(f"llm-proxy {__version__} is ready on http://{started.address}")
+    _say(f"  home              {settings.home.path}")
+    if started.manage_address is not None:
+        _say(f"  management API    http://{started.manage_address}")
+    for path in started.created_secrets:
+        _say(f"  generated         {path}")
+    if started.has_projects:
+        return
+    url = local_url(started.manage_address or started.address)
+    option = "" if url == "http://127.0.0.1:8080" else f" --manage-api-base-url {url}"
+    _say("Create a project with your upstream key, then a token for your programs:")
+    _say(f"  llm-proxy manage project create --name default{option}")
+    _say(f"  llm-proxy manage token generate{option}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

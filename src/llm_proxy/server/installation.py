@@ -1,0 +1,162 @@
+"""What `setup` leaves behind: an env file, a provider file, and the first project with a token."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from llm_proxy.env_file import quoted, read_env_file
+from llm_proxy.errors import ConfigError
+from llm_proxy.home import Home, write_private
+from llm_proxy.provider_file import builtin_text
+from llm_proxy.secrets import (
+    Cipher,
+    Secret,
+    mask,
+    new_encryption_key,
+    new_management_token,
+    new_token,
+    token_digest,
+)
+from llm_proxy.settings import Settings
+from llm_proxy.store.database import Store
+from llm_proxy.store.projects import Project, create_project
+from llm_proxy.store.tokens import Token, create_token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstProject:
+    name: str
+    keys: Mapping[str, Secret]  # upstream keys by name of the api
+    token_lifetime_s: float
+    max_requests: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    project_id: str
+    token_id: str
+    token: Secret
+    expires_at: datetime
+
+
+def refuse_existing_files(home: Home) -> None:
+    for path in (home.env_file, home.providers_file):
+        if path.exists():
+            raise ConfigError(
+                f"{path} exists already; `llm-proxy setup --force` replaces it "
+                "(its secrets and other settings are kept)"
+            )
+
+
+def install(
+    settings: Settings, *, default_api: str, project: FirstProject | None, now: datetime
+) -> Issued | None:
+    """Writes everything, or after a failure nothing. Secrets that exist are kept, always."""
+    home = settings.home
+    management_token = settings.management_token or new_management_token()
+    encryption_key = settings.encryption_key or new_encryption_key()
+    entries = {
+        "MANAGEMENT_TOKEN": management_token.reveal(),
+        "ENCRYPTION_KEY": encryption_key.reveal(),
+        "LISTEN_ADDR": str(settings.listen_addr),
+        "API_CONFIG_PATH": str(home.providers_file),
+    }
+    backup = home.providers_file.with_suffix(".yaml.bak")
+    home.ensure()
+    with _unchanged_on_failure(home.env_file, home.providers_file, backup):
+        if home.providers_file.exists():
+            write_private(backup, home.providers_file.read_text("utf-8"))
+        write_private(home.providers_file, _provider_text(default_api))
+        write_private(home.env_file, _env_text(home.env_file, entries))
+        if project is None:
+            return None
+        return _issue(settings.database_path, Cipher(encryption_key), project, now)
+
+
+@contextlib.contextmanager
+def _unchanged_on_failure(*paths: Path) -> Iterator[None]:
+    before = {path: path.read_text("utf-8") if path.exists() else None for path in paths}
+    try:
+        yield
+    except BaseException:
+        for path, text in before.items():
+            if text is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_private(path, text)
+        raise
+
+
+def _provider_text(default_api: str) -> str:
+    return builtin_text().replace("default_api: openai", f"default_api: {default_api}", 1)
+
+
+def _env_text(path: Path, entries: Mapping[str, str]) -> str:
+    """`entries` over what the file has already."""
+    merged = {entry.name: entry.value for entry in read_env_file(path)} if path.exists() else {}
+    merged.update(entries)
+    lines = [f"{name}={quoted(value)}\n" for name, value in merged.items()]
+    head = (
+        "# Settings of llm-proxy, read from its home folder. ENCRYPTION_KEY opens the upstream\n"
+        "# keys in the database: without it a backup of the database is worth nothing.\n"
+    )
+    return head + "".join(lines)
+
+
+def _issue(path: Path, cipher: Cipher, first: FirstProject, now: datetime) -> Issued:
+    was_there = path.exists()
+    store = Store(path, cipher=cipher)
+    try:
+        store.open(migrate=True)
+        with store.writing():
+            return _create(store, first, now)
+    except BaseException:
+        if not was_there:
+            store.close()
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+        raise
+    finally:
+        store.close()
+
+
+def _create(store: Store, first: FirstProject, now: datetime) -> Issued:
+    project = Project(
+        id=str(uuid.uuid4()),
+        name=first.name,
+        description="",
+        metadata={},
+        is_active=True,
+        deactivated_at=None,
+        created_at=now,
+        updated_at=now,
+        api_keys=first.keys,
+    )
+    create_project(store, project)
+    secret = new_token()
+    token = Token(
+        id=str(uuid.uuid4()),
+        name="setup",
+        masked=mask(secret.reveal()),
+        project_id=project.id,
+        expires_at=now + timedelta(seconds=first.token_lifetime_s),
+        is_active=True,
+        deactivated_at=None,
+        max_requests=first.max_requests,
+        request_count=0,
+        cache_hit_count=0,
+        created_at=now,
+        last_used_at=None,
+    )
+    create_token(store, token, digest=token_digest(secret.reveal().encode()))
+    return Issued(
+        project_id=project.id,
+        token_id=token.id,
+        token=secret,
+        expires_at=now + timedelta(seconds=first.token_lifetime_s),
+    )

@@ -1,0 +1,77 @@
+"""Asking a server from outside how it is: /health and /ready."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from llm_proxy.errors import Unreachable
+
+_TIMEOUT_S = 5.0
+_LARGEST_ANSWER = 1 << 20  # bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    status_code: int
+    content: dict[str, Any]  # empty when the answer isn't a JSON object
+
+    @property
+    def passes(self) -> bool:
+        return self.status_code == 200
+
+    def summary(self) -> str:
+        words = [str(self.content.get("status", f"HTTP {self.status_code}"))]
+        checks = self.content.get("checks")
+        if isinstance(checks, dict):
+            words += [f"{name}: {result}" for name, result in checks.items()]
+        return ", ".join(words)
+
+
+def probe(url: str, path: str) -> Probe:
+    """Raises Unreachable when nobody answers in HTTP."""
+    # What HTTP_PROXY names can't reach this machine's own addresses.
+    proxies: dict[str, str] | None = {} if _is_loopback(url) else None
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+    try:
+        with opener.open(url + path, timeout=_TIMEOUT_S) as answer:
+            return _read(answer.status, answer.read(_LARGEST_ANSWER))
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return _read(exc.code, exc.read(_LARGEST_ANSWER))
+    except (OSError, http.client.HTTPException) as exc:
+        reason = getattr(exc, "reason", None) or str(exc) or type(exc).__name__
+        raise Unreachable(
+            f"no server answers at {url} ({reason}); "
+            "is it running? `llm-proxy server status` tells, or name another with --url"
+        ) from exc
+
+
+def local_url(address: str) -> str:
+    """The URL by which this machine reaches a server that listens on `address`."""
+    host, _, port = address.rpartition(":")
+    reachable = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
+    return f"http://{reachable}:{port}"
+
+
+def _read(status_code: int, body: bytes) -> Probe:
+    try:
+        content = msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.DecodeError:
+        content = {}
+    return Probe(status_code=status_code, content=content)
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

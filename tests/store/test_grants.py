@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import pytest
+
+from llm_proxy.grants import TokenGrant, TokenUse
+from llm_proxy.secrets import Secret
+from llm_proxy.store.database import Store
+from llm_proxy.store.grants import load_grant, record_usage
+from llm_proxy.store.projects import Project, ProjectChanges, delete_project, update_project
+from llm_proxy.store.tokens import (
+    Token,
+    TokenChanges,
+    get_token,
+    revoke_token,
+    rotate_token,
+    update_token,
+)
+
+AddToken = Callable[..., tuple[Token, bytes]]
+
+
+def test_a_grant_holds_all_that_a_gateway_needs(
+    store: Store, add_project: Callable[..., Project], add_token: AddToken, now: datetime
+) -> None:
+    keys = {"openai": Secret("sk-one"), "anthropic": Secret("sk-ant-two")}
+    project = add_project(api_keys=keys)
+    token, digest = add_token(project_id=project.id, max_requests=7, expires_at=now)
+    assert load_grant(store, digest) == TokenGrant(
+        token_id=token.id,
+        project_id=project.id,
+        is_active=True,
+        project_is_active=True,
+        expires_at=now.timestamp(),
+        max_requests=7,
+        request_count=0,
+        upstream_keys=keys,
+    )
+
+
+def test_an_unknown_digest_has_no_grant(store: Store, add_token: AddToken) -> None:
+    add_token()
+    assert load_grant(store, b"?" * 32) is None
+
+
+def test_a_token_without_limits_has_none(store: Store, add_token: AddToken) -> None:
+    grant = load_grant(store, add_token()[1])
+    assert grant is not None
+    assert (grant.expires_at, grant.max_requests) == (None, None)
+
+
+def test_revoked_tokens_and_inactive_projects_are_told_apart(
+    store: Store, add_token: AddToken, now: datetime
+) -> None:
+    token, digest = add_token()
+    update_project(store, token.project_id, ProjectChanges(is_active=False), at=now)
+    grant = load_grant(store, digest)
+    assert grant is not None
+    assert (grant.is_active, grant.project_is_active) == (True, False)
+    revoke_token(store, token.id, at=now)
+    grant = load_grant(store, digest)
+    assert grant is not None
+    assert (grant.is_active, grant.project_is_active) == (False, False)
+
+
+def test_a_project_without_keys_grants_none(
+    store: Store, add_token: AddToken, now: datetime
+) -> None:
+    token, digest = add_token()
+    update_project(store, token.project_id, ProjectChanges(api_keys={"openai": None}), at=now)
+    grant = load_grant(store, digest)
+    assert grant is not None
+    assert grant.upstream_keys == {}
+
+
+def test_a_token_of_a_deleted_project_is_unknown(
+    store: Store, add_token: AddToken, now: datetime
+) -> None:
+    token, digest = add_token()
+    delete_project(store, token.project_id, at=now, force=True)
+    assert load_grant(store, digest) is None
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "grace", "expected"),
+    [(None, 60, 60), (30, 60, 30), (90, 60, 60), (None, 0, 0)],
+)
+def test_a_rotated_away_token_lasts_until_the_earlier_end(
+    store: Store,
+    add_token: AddToken,
+    now: datetime,
+    expires_in: int | None,
+    grace: int,
+    expected: int,
+) -> None:
+    ends = None if expires_in is None else now + timedelta(seconds=expires_in)
+    token, old = add_token(expires_at=ends)
+    until = now + timedelta(seconds=grace)
+    rotate_token(store, token.id, digest=b"n" * 32, masked="m", previous_valid_until=until, at=now)
+    before, after = load_grant(store, old), load_grant(store, b"n" * 32)
+    assert before is not None and after is not None
+    assert before.token_id == after.token_id == token.id
+    assert before.expires_at == (now + timedelta(seconds=expected)).timestamp()
+    assert after.expires_at == (None if ends is None else ends.timestamp())
+
+
+def test_after_two_rotations_the_first_secret_is_unknown(
+    store: Store, add_token: AddToken, now: datetime
+) -> None:
+    token, first = add_token()
+    until = now + timedelta(days=1)
+    for secret in (b"2", b"3"):
+        rotate_token(
+            store, token.id, digest=secret * 32, masked="m", previous_valid_until=until, at=now
+        )
+    assert load_grant(store, first) is None
+    assert load_grant(store, b"2" * 32) is not None
+    assert load_grant(store, b"3" * 32) is not None
+
+
+def test_usage_adds_up_and_keeps_the_latest_time(
+    store: Store, add_token: AddToken, now: datetime
+) -> None:
+    one, other = add_token()[0].id, add_token()[0].id
+    late, early = now.timestamp() + 10, now.timestamp()
+    record_usage(
+        store,
+        [
+            TokenUse(token_id=one, requests=2, last_used_at=late),
+            TokenUse(token_id=other, requests=5, last_used_at=early),
+            TokenUse(token_id="gone", requests=9, last_used_at=early),
+        ],
+    )
+    record_usage(store, [TokenUse(token_id=one, requests=1, last_used_at=early)])
+    found = get_token(store, one)
+    assert found is not None
+    assert found.request_count == 3
+    assert found.last_used_at == now + timedelta(seconds=10)
+    found = get_token(store, other)
+    assert found is not None
+    assert (found.request_count, found.last_used_at) == (5, now)
+
+
+def test_an_update_never_loses_a_count(store: Store, add_token: AddToken, now: datetime) -> None:
+    token, digest = add_token(max_requests=10)
+    record_usage(store, [TokenUse(token_id=token.id, requests=4, last_used_at=0)])
+    update_token(store, token.id, TokenChanges(max_requests=20, is_active=False), at=now)
+    grant = load_grant(store, digest)
+    assert grant is not None
+    assert (grant.request_count, grant.max_requests) == (4, 20)
