@@ -11,6 +11,7 @@ import pytest
 from llm_proxy.providers import Api, Providers
 from llm_proxy.secrets import new_encryption_key
 from llm_proxy.server.channel import WorkerConfig
+from llm_proxy.settings import Settings, load_settings
 
 SCRIPTED_WORKER = Path(__file__).with_name("scripted_worker.py")
 
@@ -39,3 +40,14 @@ def worker_config(tmp_path: Path) -> WorkerConfig:
         max_request_size=1000,
         debug_headers=False,
     )
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A home of its own, free ports, and the management API on an address of its own."""
+    runtime = tmp_path / "run"
+    runtime.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    environ = {"LLM_PROXY_HOME": str(tmp_path / "home")}
+    flags = {"listen_addr": "127.0.0.1:0", "manage_addr": "127.0.0.1:0"}
+    return load_settings(flags, environ=environ)

@@ -1,7 +1,8 @@
 """A real worker process that speaks the channel and behaves as its first argument says.
 
-It answers every HTTP connection with its pid. Behaviours: good, crash, silent, failing, deaf
-(acknowledges nothing), stubborn (doesn't drain), babbling (breaks the channel's rules).
+It answers every HTTP connection with its pid and the changes it was told of. Behaviours: good,
+crash, silent, failing, deaf (acknowledges nothing), stubborn (doesn't drain), babbling (breaks the
+channel's rules).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import BinaryIO
 
 from llm_proxy.server.channel import (
     Acknowledge,
+    Change,
     Configure,
     Drain,
     Failed,
@@ -24,6 +26,8 @@ from llm_proxy.server.channel import (
     decode_to_worker,
     encode,
 )
+
+seen: list[Change] = []
 
 
 def main() -> None:
@@ -55,21 +59,23 @@ def _begin(behaviour: str, channel: socket.socket) -> None:
 def _obey(behaviour: str, channel: socket.socket, lines: BinaryIO) -> None:
     for line in lines:
         match decode_to_worker(line):
-            case Invalidate(sequence=sequence) if behaviour != "deaf":
+            case Invalidate(sequence=sequence, changes=changes) if behaviour != "deaf":
+                seen.extend(changes)
                 _say(channel, Acknowledge(sequence))
             case Drain() if behaviour != "stubborn":
                 return
 
 
 def _answer(listener: socket.socket) -> None:
-    body = str(os.getpid()).encode()
-    head = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+    head = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
     listener.setblocking(True)
     while True:
         connection, _ = listener.accept()
         with connection:
             connection.recv(65536)
-            connection.sendall(head + body)
+            words = [str(os.getpid()), *(f"{change.kind}:{change.id}" for change in seen)]
+            body = " ".join(words).encode()
+            connection.sendall(head % len(body) + body)
 
 
 def _say(channel: socket.socket, message: FromWorker) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn, Protocol, runtime_checkable
 import typer
 
 from llm_proxy import __version__
-from llm_proxy.cli import completions, config, db, manage, mock, server, setup
+from llm_proxy.cli import completions, config, db, demo, manage, mock, server, setup
 from llm_proxy.errors import LLMProxyError
 
 INTERRUPTED = 130
@@ -28,6 +28,7 @@ app.add_typer(db.app, name="db")
 app.add_typer(config.app, name="config")
 app.command()(setup.setup)
 app.command()(mock.mock)
+app.command()(demo.demo)
 
 
 def _print_version(wanted: bool) -> None:

@@ -361,7 +361,7 @@ def _print_banner(settings: Settings, started: Started) -> None:
     if started.manage_address is not None:
         _say(f"  management API    http://{started.manage_address}")
     for path in started.created_secrets:
-        _say(f"  generated         {path}")
+        _say(f"  {Path(path).name.replace('_', ' '):<17} {path} (generated)")
     if started.has_projects:
         return
     url = local_url(started.manage_address or started.address)

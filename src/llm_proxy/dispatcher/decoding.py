@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import brotli
 
-PIECE: Final = 256 << 10  # bytes, at most, that one step puts out
+PIECE: Final = 256 << 10  # bytes that one step puts out; brotli may double it
 # A bomb is stopped here. Event streams shrink to a tenth, and deflate's best is a thousandth.
 _FREE_OUTPUT: Final = 16 << 20
 _MAX_RATIO: Final = 100
@@ -80,7 +80,7 @@ class _Brotli:
         piece = self._stream.process(data, output_buffer_limit=PIECE)
         while piece:
             yield piece
-            if self._stream.can_accept_more_data():
+            if len(piece) < PIECE:  # the limit was not what stopped it
                 return
             piece = self._stream.process(b"", output_buffer_limit=PIECE)
 
@@ -112,7 +112,7 @@ class Decoder:
             return
         pieces = iter((data,))
         for stage in self._stages:
-            pieces = stage.run(pieces)
+            pieces = stage.run(pieces, more_room=_MAX_RATIO * len(data))
         try:
             yield from pieces
         except (zlib.error, brotli.error, _Bomb):
@@ -127,9 +127,9 @@ class _Stage:
         self._coding = coding
         self._room = _FREE_OUTPUT
 
-    def run(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    def run(self, pieces: Iterator[bytes], *, more_room: int) -> Iterator[bytes]:
+        self._room += more_room
         for coded in pieces:
-            self._room += _MAX_RATIO * len(coded)
             for piece in self._coding.pieces(coded):
                 self._room -= len(piece)
                 if self._room < 0:

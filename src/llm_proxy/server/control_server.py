@@ -37,10 +37,11 @@ class ControlServer:
         )
 
     async def wait(self) -> None:
-        """Goes on while it serves; raises what ended that, if not `stop`."""
-        await asyncio.shield(self._task)
+        """Goes on while it serves; raises when that ended without `stop`."""
+        await asyncio.wait([self._task])
         if not self._stopping.is_set():
-            raise LLMProxyError("the control plane ended by itself")
+            cause = None if self._task.cancelled() else self._task.exception()
+            raise LLMProxyError("the control plane ended by itself") from cause
 
     async def stop(self) -> None:
         self._stopping.set()

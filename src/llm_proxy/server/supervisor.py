@@ -104,7 +104,8 @@ class Supervisor:
             return _INTERRUPTED
         draining.result()
         if failed:
-            raise LLMProxyError("the control plane failed; see the log") from running.exception()
+            logger.error("the control plane failed", exc_info=running.exception())
+            raise LLMProxyError("the control plane failed; see the log")
         logger.info("stopped")
         return 0
 

@@ -169,7 +169,8 @@ class Store:
         except asyncio.CancelledError:
             if self._executor is None:
                 raise StoreUnavailable(f"the database {self.path} is closed") from None
-            answer.cancel()
+            job.cancel()  # at once, unless it has begun
+            answer.cancel()  # nobody will look at how it ends
             raise
 
     def _behind(self) -> StoreUnavailable:

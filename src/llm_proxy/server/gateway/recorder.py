@@ -144,7 +144,7 @@ class Recorder(asyncio.Protocol):
             return
         if self._transport is None:
             self._connect()
-        elif self._queue and not self._in_flight and not self._transport.is_closing():
+        elif self._queue and self._can_send():
             self._send(self._transport)
         self._set_mark()
         if self._queue:
@@ -152,7 +152,8 @@ class Recorder(asyncio.Protocol):
             self._timer = self._loop.call_later(wait_s, self._tick)
 
     def _can_send(self) -> bool:
-        return self._transport is not None and not self._in_flight
+        transport = self._transport
+        return transport is not None and not self._in_flight and not transport.is_closing()
 
     def _set_mark(self) -> None:
         self._mark = _EARLY_BYTES if self._can_send() else _QUEUE_BYTES - self._in_flight

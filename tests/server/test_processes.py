@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+
+from llm_proxy.secrets import Cipher
+from llm_proxy.server.foundation import Foundation, lay_foundation
+from llm_proxy.server.processes import Processes
+from llm_proxy.server.state import ServerState, read_state
+from llm_proxy.settings import Settings
+from llm_proxy.store.database import Store
+from llm_proxy.store.projects import Project, create_project
+
+pytestmark = pytest.mark.anyio
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"  # the supervisor's loop
+
+
+class Server:
+    def __init__(self, foundation: Foundation, processes: Processes) -> None:
+        self.foundation = foundation
+        self.processes = processes
+        self.running = asyncio.create_task(processes.run())
+
+    @property
+    def state(self) -> ServerState:
+        state = read_state(self.foundation.settings.home.state_file)
+        assert state is not None
+        return state
+
+    async def ready(self) -> httpx.Response:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return await client.get(f"http://{self.processes.manage_address}/ready")
+
+    async def create_project(self, name: str) -> httpx.Response:
+        token = self.foundation.settings.management_token
+        assert token is not None
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return await client.post(
+                f"http://{self.processes.manage_address}/manage/projects",
+                headers={"Authorization": f"Bearer {token.reveal()}"},
+                json={"name": name, "api_key": "sk-upstream-key-of-a-test"},
+            )
+
+    async def seen_by_worker(self) -> str:
+        host, port = self.processes.address.split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return answer.decode()
+
+
+Begin = Callable[[Settings], Awaitable[Server]]
+
+
+@pytest.fixture
+async def begin(scripted: Callable[[str], list[str]]) -> AsyncIterator[Begin]:
+    async with AsyncExitStack() as stack:
+
+        async def begin(settings: Settings) -> Server:
+            foundation = await lay_foundation(settings, stack)
+            processes = Processes(
+                foundation, flags={"workers": "1"}, worker_command=scripted("good")
+            )
+            await processes.start(stack)
+            server = Server(foundation, processes)
+            stack.push_async_callback(asyncio.gather, server.running, return_exceptions=True)
+            stack.callback(server.running.cancel)
+            return server
+
+        yield begin
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(10):
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_state_names_the_server_and_its_workers(settings: Settings, begin: Begin) -> None:
+    server = await begin(settings)
+    state = server.state
+    assert state.pid == os.getpid()
+    assert state.address == server.processes.address
+    assert state.manage_address == server.processes.manage_address
+    assert state.flags == {"workers": "1"}
+    (worker,) = state.workers
+    assert str(worker.pid) in await server.seen_by_worker()
+
+
+async def test_server_is_not_ready_while_a_worker_is_replaced(
+    settings: Settings, begin: Begin
+) -> None:
+    server = await begin(settings)
+    (victim,) = server.state.workers
+    os.kill(victim.pid, signal.SIGKILL)
+
+    async def is_unwell() -> bool:
+        answer = await server.ready()
+        return answer.status_code == 503 and answer.json()["checks"]["workers"] == "0 of 1 running"
+
+    async def is_well() -> bool:
+        return (await server.ready()).status_code == 200
+
+    await until(is_unwell)
+    await until(is_well)
+    (replacement,) = server.state.workers
+    assert replacement.pid != victim.pid
+
+
+async def test_workers_know_of_a_change_when_the_call_returns(
+    settings: Settings, begin: Begin
+) -> None:
+    server = await begin(settings)
+    answer = await server.create_project("first")
+    assert answer.status_code == 201
+    assert f"project:{answer.json()['id']}" in await server.seen_by_worker()
+
+
+async def test_workers_learn_what_another_process_wrote(settings: Settings, begin: Begin) -> None:
+    server = await begin(settings)
+    key = server.foundation.settings.encryption_key
+    assert key is not None
+    other = Store(settings.database_path, cipher=Cipher(key))
+    other.open(migrate=False)
+    try:
+        create_project(
+            other,
+            Project(
+                id="p-elsewhere",
+                name="elsewhere",
+                description="",
+                metadata={},
+                is_active=True,
+                deactivated_at=None,
+                created_at=NOW,
+                updated_at=NOW,
+                api_keys={},
+            ),
+        )
+    finally:
+        other.close()
+
+    async def is_known() -> bool:
+        return "project:p-elsewhere" in await server.seen_by_worker()
+
+    await until(is_known)
+
+
+async def test_record_writer_listens_is_replaced_and_finishes(
+    settings: Settings, begin: Begin, tmp_path: Path
+) -> None:
+    event_log = tmp_path / "events.jsonl"
+    server = await begin(msgspec.structs.replace(settings, file_event_log=event_log))
+    events = str(server.foundation.runtime_folder / "events.sock")
+
+    async def accepts() -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(events) == 0
+
+    assert await accepts()
+    (pid,) = writers_of(os.getpid())
+    os.kill(pid, signal.SIGKILL)
+
+    async def is_replaced() -> bool:
+        return await accepts() and writers_of(os.getpid()) not in ([], [pid])
+
+    await until(is_replaced)
+    server.processes.reopen_logs()
+    await server.processes.drain(5)
+    assert writers_of(os.getpid()) == []
+
+
+def writers_of(parent: int) -> list[int]:
+    """Pids of the children that are record writers, from /proc."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, ppid = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+            command = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(ppid) == parent and state != "Z" and b"llm_proxy.dispatcher.writer" in command:
+            found.append(int(folder.name))
+    return found
