@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +42,63 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     return "asyncio", {"use_uvloop": True}
+
+
+_LAUNCH = (
+    "import fcntl, os, sys, termios\n"
+    "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"  # a password is asked on the controlling terminal
+    "os.execv(sys.executable, [sys.executable, '-m', 'llm_proxy', *sys.argv[1:]])\n"
+)
+
+
+def _echoes(terminal: int) -> bool:
+    return bool(termios.tcgetattr(terminal)[3] & termios.ECHO)
+
+
+def _answer(terminal: int, question: str, answer: str) -> str:
+    """A question that ends in `?hidden` is answered once the terminal stopped echoing."""
+    wanted, is_hidden = question.removesuffix("?hidden"), question.endswith("?hidden")
+    shown = ""
+    while wanted not in shown:
+        shown += os.read(terminal, 4096).decode()
+    while is_hidden and _echoes(terminal):  # nothing tells of it but asking
+        time.sleep(0.005)
+    os.write(terminal, answer.encode())
+    return shown
+
+
+def _read_all(terminal: int) -> str:
+    shown = b""
+    with contextlib.suppress(OSError):  # how Linux tells the end
+        while piece := os.read(terminal, 4096):
+            shown += piece
+    return shown.decode()
+
+
+@pytest.fixture
+def in_terminal() -> Callable[[list[str], list[tuple[str, str]]], tuple[int, str]]:
+    """Runs a command on a terminal, answering each question; its exit code and what was shown."""
+
+    def run(arguments: list[str], dialogue: list[tuple[str, str]]) -> tuple[int, str]:
+        terminal, end = os.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-c", _LAUNCH, *arguments],
+            stdin=end,
+            stdout=end,
+            stderr=end,
+            start_new_session=True,
+        )
+        os.close(end)
+        limit = threading.Timer(30, process.kill)
+        limit.start()
+        try:
+            shown = "".join(_answer(terminal, *exchange) for exchange in dialogue)
+            shown += _read_all(terminal)
+            return process.wait(), shown
+        finally:
+            process.kill()
+            process.wait()
+            limit.cancel()
+            os.close(terminal)
+
+    return run

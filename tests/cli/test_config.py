@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -127,31 +125,15 @@ def test_show_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path, home: 
     assert yaml.safe_dump(found["providers"])
 
 
-def test_terminal_gets_a_table(home: Path) -> None:
-    import pty
-
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(sys.executable, [sys.executable, "-m", "llm_proxy", "config", "show"])
-    shown = b""
-    while True:
-        try:
-            piece = os.read(terminal, 65536)
-        except OSError:  # Linux says so at the end
-            break
-        if not piece:
-            break
-        shown += piece
-    os.close(terminal)
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-    assert "┃ Setting".encode() in shown
+def test_terminal_gets_a_table(
+    in_terminal: Callable[[list[str], list[tuple[str, str]]], tuple[int, str]],
+) -> None:
+    code, shown = in_terminal(["config", "show"], [])
+    assert code == 0
+    assert "┏" in shown
 
 
 def test_nothing_is_created_by_looking(home: Path) -> None:
-    for command in ("show", "validate"):
-        process = subprocess.run(
-            [sys.executable, "-m", "llm_proxy", "config", command], capture_output=True, check=False
-        )
-        assert process.returncode == 0
+    assert run(["config", "show"]) == 0
+    assert run(["config", "validate"]) == 0
     assert not home.exists()

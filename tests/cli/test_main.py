@@ -1,54 +1,63 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import typer
 
 from llm_proxy import __version__
-from llm_proxy.cli import main as cli
+from llm_proxy.cli.main import app, run
 from llm_proxy.errors import LLMProxyError, NotFound
 
-HEAVY = (
-    "asyncio cryptography dotenv httptools httpx hypercorn msgspec peewee platformdirs ssl "
-    "starlette structlog uvloop yaml"
-).split()
+HEAVY = {
+    "asyncio",
+    "cryptography",
+    "dotenv",
+    "httptools",
+    "httpx",
+    "hypercorn",
+    "msgspec",
+    "peewee",
+    "platformdirs",
+    "ssl",
+    "starlette",
+    "uvloop",
+    "yaml",
+}
 
 
 @pytest.fixture
 def failing() -> Iterator[dict[str, BaseException]]:
     """Commands by name that raise what the test puts in."""
     failures: dict[str, BaseException] = {}
-    before = cli.app.registered_commands[:]
+    before = app.registered_commands[:]
 
     def fail() -> None:
         raise failures["fail"]
 
-    cli.app.command(hidden=True)(fail)
+    app.command(hidden=True)(fail)
     yield failures
-    cli.app.registered_commands[:] = before
+    app.registered_commands[:] = before
 
 
 def test_version_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["--version"]) == 0
+    assert run(["--version"]) == 0
     assert capsys.readouterr().out == f"llm-proxy {__version__}\n"
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str], flag: str) -> None:
-    assert cli.run([flag]) == 0
+    assert run([flag]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("server", "manage", "config", "setup", "mock", "db"))
 
 
 def test_no_command_is_wrong_usage_and_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run([]) == 2
+    assert run([]) == 2
     assert "Commands" in "".join(capsys.readouterr())
 
 
@@ -56,7 +65,7 @@ def test_no_command_is_wrong_usage_and_shows_the_help(capsys: pytest.CaptureFixt
 def test_wrong_usage_exits_2_with_a_hint(
     capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
-    assert cli.run(arguments) == 2
+    assert run(arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "Usage: llm-proxy" in printed.err
@@ -67,7 +76,7 @@ def test_error_is_one_sentence_and_its_own_exit_code(
     capsys: pytest.CaptureFixture[str], failing: dict[str, BaseException]
 ) -> None:
     failing["fail"] = NotFound("there is no such thing; make one")
-    assert cli.run(["fail"]) == 4
+    assert run(["fail"]) == 4
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "Error: there is no such thing; make one\n")
 
@@ -76,7 +85,7 @@ def test_unforeseen_error_says_how_to_learn_more(
     capsys: pytest.CaptureFixture[str], failing: dict[str, BaseException]
 ) -> None:
     failing["fail"] = ZeroDivisionError("oh")
-    assert cli.run(["fail"]) == 1
+    assert run(["fail"]) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("Error: ZeroDivisionError: oh")
     assert "--debug" in shown
@@ -86,7 +95,7 @@ def test_unforeseen_error_says_how_to_learn_more(
 def test_debug_lets_the_traceback_through(failing: dict[str, BaseException]) -> None:
     failing["fail"] = LLMProxyError("oh")
     with pytest.raises(LLMProxyError):
-        cli.run(["--debug", "fail"])
+        run(["--debug", "fail"])
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt(), typer.Abort()])
@@ -96,14 +105,14 @@ def test_interruption_exits_130(
     interruption: BaseException,
 ) -> None:
     failing["fail"] = interruption
-    assert cli.run(["fail"]) == 130
+    assert run(["fail"]) == 130
     assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("code", [0, 1, 3])
 def test_exit_code_of_a_command_is_kept(failing: dict[str, BaseException], code: int) -> None:
     failing["fail"] = typer.Exit(code)
-    assert cli.run(["fail"]) == code
+    assert run(["fail"]) == code
 
 
 def test_reader_that_left_is_no_failure_worth_words(tmp_path: Path) -> None:
@@ -122,30 +131,20 @@ def test_reader_that_left_is_no_failure_worth_words(tmp_path: Path) -> None:
     assert process.returncode == 1
 
 
-def test_ctrl_c_at_a_question_exits_130(tmp_path: Path) -> None:
-    import pty
-
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.environ["LLM_PROXY_HOME"] = str(tmp_path / "home")
-        os.execv(sys.executable, [sys.executable, "-m", "llm_proxy", "setup"])
-    limit = threading.Timer(30, os.kill, (pid, signal.SIGKILL))
-    limit.start()
-    shown = b""
-    while b"OpenAI API key" not in shown:
-        shown += os.read(terminal, 1000)
-    os.write(terminal, b"\x03")
-    _, status = os.waitpid(pid, 0)
-    limit.cancel()
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(status) == 130
-    assert not (tmp_path / "home").exists()
+def test_ctrl_c_at_a_question_exits_130(
+    in_terminal: Callable[[list[str], list[tuple[str, str]]], tuple[int, str]], tmp_path: Path
+) -> None:
+    code, shown = in_terminal(["setup"], [("OpenAI API key?hidden", "\x03")])
+    assert code == 130
+    assert "Interrupted." in shown
+    assert "Traceback" not in shown
+    assert not (tmp_path / "user").exists()
 
 
 def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys; from llm_proxy.cli.main import run; run(['--help'])\n"
-        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+        f"print(sorted({HEAVY} & set(sys.modules)), file=sys.stderr)"
     )
     process = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True

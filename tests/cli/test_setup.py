@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import sqlite3
 import stat
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,9 +36,9 @@ def _files(home: Home) -> list[str]:
     return sorted(path.name for path in home.path.iterdir()) if home.path.exists() else []
 
 
-def _as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict[str, str]]:
+def _as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     assert run(["setup", "--json", *arguments]) == 0
-    found: dict[str, dict[str, str]] = json.loads(capsys.readouterr().out)
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
 
 
@@ -208,63 +208,42 @@ def test_database_that_cannot_be_made_leaves_nothing(
     assert _files(home) == []
 
 
-def _in_terminal(typed: list[tuple[bytes, bytes]], *arguments: str) -> tuple[int, str]:
-    """Answers each question with its text, in order; the exit code and all that was shown."""
-    import pty
-
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.environ["COLUMNS"] = "200"
-        os.execv(sys.executable, [sys.executable, "-m", "llm_proxy", "setup", *arguments])
-    shown, seen = b"", 0
-    for question, answer in typed:
-        while question not in shown[seen:]:
-            shown += os.read(terminal, 4096)
-        seen = len(shown)
-        os.write(terminal, answer + b"\n")
-    while True:
-        try:
-            piece = os.read(terminal, 4096)
-        except OSError:
-            break
-        if not piece:
-            break
-        shown += piece
-    os.close(terminal)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status), shown.decode()
+InTerminal = Callable[[list[str], list[tuple[str, str]]], tuple[int, str]]
 
 
-def test_person_is_asked_again_until_the_answer_will_do(home: Home) -> None:
-    code, shown = _in_terminal(
+def test_person_is_asked_again_until_the_answer_will_do(
+    in_terminal: InTerminal, home: Home
+) -> None:
+    code, shown = in_terminal(
+        ["setup"],
         [
-            (b"OpenAI API key", b"two words"),
-            (b"OpenAI API key", OPENAI.encode()),
-            (b"Anthropic API key", b""),
-            (b"Listen on", b"nowhere"),
-            (b"Listen on", b"127.0.0.1:7777"),
-            (b"Name of the first project", b"asked"),
-            (b"Its token is good for", b"7d"),
-            (b"Go ahead?", b"y"),
-        ]
+            ("OpenAI API key?hidden", "two words\n"),
+            ("OpenAI API key?hidden", f"{OPENAI}\n"),
+            ("Anthropic API key?hidden", "\n"),
+            ("Listen on", "nowhere\n"),
+            ("Listen on", "127.0.0.1:7777\n"),
+            ("Name of the first project", "asked\n"),
+            ("Its token is good for", "7d\n"),
+            ("Go ahead?", "y\n"),
+        ],
     )
     assert code == 0
     assert "visible ASCII" in shown
     assert "the address must be HOST:PORT" in shown
     assert OPENAI not in shown
     assert _entries(home)["LISTEN_ADDR"] == "127.0.0.1:7777"
-    assert "asked" in shown
+    assert "Project    asked" in shown
 
 
-def test_person_who_declines_gets_nothing(home: Home) -> None:
-    code, shown = _in_terminal(
+def test_person_who_declines_gets_nothing(in_terminal: InTerminal, home: Home) -> None:
+    code, shown = in_terminal(
+        ["setup", "--skip-project"],
         [
-            (b"OpenAI API key", b""),
-            (b"Anthropic API key", b""),
-            (b"Listen on", b""),
-            (b"Go ahead?", b"n"),
+            ("OpenAI API key?hidden", "\n"),
+            ("Anthropic API key?hidden", "\n"),
+            ("Listen on", "\n"),
+            ("Go ahead?", "n\n"),
         ],
-        "--skip-project",
     )
     assert code == 1
     assert "Nothing was written." in shown

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,11 +44,10 @@ def worker_config(tmp_path: Path) -> WorkerConfig:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """A home of its own, free ports, and the management API on an address of its own."""
-    runtime = tmp_path / "run"
-    runtime.mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
     environ = {"LLM_PROXY_HOME": str(tmp_path / "home")}
     flags = {"listen_addr": "127.0.0.1:0", "manage_addr": "127.0.0.1:0"}
-    return load_settings(flags, environ=environ)
+    with tempfile.TemporaryDirectory(prefix="lp-", dir="/tmp") as folder:  # short: Unix sockets
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        yield load_settings(flags, environ=environ)

@@ -37,6 +37,10 @@ class Server:
         self.processes = processes
         self.running = asyncio.create_task(processes.run())
 
+    async def end(self) -> None:
+        self.running.cancel()
+        await asyncio.gather(self.running, return_exceptions=True)
+
     @property
     def state(self) -> ServerState:
         state = read_state(self.foundation.settings.home.state_file)
@@ -81,15 +85,14 @@ async def begin(scripted: Callable[[str], list[str]]) -> AsyncIterator[Begin]:
             )
             await processes.start(stack)
             server = Server(foundation, processes)
-            stack.push_async_callback(asyncio.gather, server.running, return_exceptions=True)
-            stack.callback(server.running.cancel)
+            stack.push_async_callback(server.end)
             return server
 
         yield begin
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await condition():
             await asyncio.sleep(0.01)
 
@@ -176,27 +179,15 @@ async def test_record_writer_listens_is_replaced_and_finishes(
             return client.connect_ex(events) == 0
 
     assert await accepts()
-    (pid,) = writers_of(os.getpid())
+    pid = server.state.writer_pid
+    assert pid is not None
     os.kill(pid, signal.SIGKILL)
 
     async def is_replaced() -> bool:
-        return await accepts() and writers_of(os.getpid()) not in ([], [pid])
+        return await accepts() and server.state.writer_pid not in (None, pid)
 
     await until(is_replaced)
     server.processes.reopen_logs()
     await server.processes.drain(5)
-    assert writers_of(os.getpid()) == []
-
-
-def writers_of(parent: int) -> list[int]:
-    """Pids of the children that are record writers, from /proc."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state, ppid = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
-            command = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if int(ppid) == parent and state != "Z" and b"llm_proxy.dispatcher.writer" in command:
-            found.append(int(folder.name))
-    return found
+    assert server.state.writer_pid is None
+    assert not await accepts()

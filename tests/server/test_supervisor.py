@@ -48,14 +48,14 @@ class Running:
 
     async def started(self) -> Started:
         assert self.task is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             both: list[asyncio.Future[Any]] = [self.task, self._started]
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         return self._started.result()
 
     async def code(self) -> int:
         assert self.task is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await self.task
 
     def leaves_nothing(self) -> bool:
@@ -120,7 +120,7 @@ async def test_failed_worker_fails_the_start_and_leaves_nothing(prepare: Start) 
 async def test_start_can_be_interrupted(prepare: Start) -> None:
     running = prepare("silent")
     running.start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not running.settings.home.state_file.exists():
             await asyncio.sleep(0.01)
     send(signal.SIGINT)
@@ -135,7 +135,7 @@ async def test_draining_server_is_not_ready_and_a_second_signal_ends_it_at_once(
     running.start()
     started = await running.started()
     send(signal.SIGTERM)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (answer := await get(started, "/ready")).status_code == 200:
             await asyncio.sleep(0)
     assert answer.status_code == 503
@@ -184,7 +184,7 @@ async def test_log_is_reopened_on_request(prepare: Start, tmp_path: Path) -> Non
         await running.started()
         log_file.rename(tmp_path / "server.log.1")
         send(signal.SIGUSR1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not log_file.exists():
                 await asyncio.sleep(0.01)
         send(signal.SIGTERM)

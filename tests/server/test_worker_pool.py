@@ -38,15 +38,15 @@ class Harness:
             self._config,
             self.listeners,
             on_change=self._changed.set,
-            ready_timeout_s=5,
-            acknowledge_timeout_s=0.1,
+            ready_timeout_s=30,
+            acknowledge_timeout_s=30 if behaviour == "good" else 0.1,
             drain_grace_s=0.05,
         )
         self.pools.append(pool)
         return pool
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()
@@ -69,7 +69,7 @@ async def harness(
 
 async def ask(listener: socket.socket) -> bytes:
     """The pid of the worker that answered."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         reader, writer = await asyncio.open_connection(*listener.getsockname())
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
         answer = await reader.read()
@@ -145,7 +145,7 @@ async def test_worker_that_does_not_acknowledge_is_gone_when_publish_returns(
 
 
 async def test_stopped_worker_is_gone_when_publish_returns(harness: Harness) -> None:
-    pool = await harness.pool("good")
+    pool = await harness.pool("stubborn")
     await pool.start()
     (stopped,) = pool.ready
     os.kill(stopped.pid, signal.SIGSTOP)

@@ -30,7 +30,7 @@ async def launch(
 
         async def launch(behaviour: str) -> WorkerProcess:
             worker = await WorkerProcess.launch(
-                scripted(behaviour), listener=listener, config=worker_config, ready_timeout_s=5
+                scripted(behaviour), listener=listener, config=worker_config, ready_timeout_s=30
             )
             workers.append(worker)
             return worker
@@ -44,9 +44,9 @@ async def launch(
 async def test_worker_becomes_ready_acknowledges_and_drains(launch: Launch) -> None:
     worker = await launch("good")
     await worker.wait_until_ready()
-    assert await worker.invalidate(CHANGE, timeout_s=5)
+    assert await worker.invalidate(CHANGE, timeout_s=30)
     worker.drain(5.0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await worker.wait() == 0
 
 
@@ -55,13 +55,13 @@ async def test_worker_that_has_exited_obeys(launch: Launch) -> None:
     await worker.wait_until_ready()
     worker.kill()
     assert await worker.wait() == -9
-    assert await worker.invalidate(CHANGE, timeout_s=5)
+    assert await worker.invalidate(CHANGE, timeout_s=30)
 
 
 async def test_worker_killed_while_asked_obeys(launch: Launch) -> None:
     worker = await launch("deaf")
     await worker.wait_until_ready()
-    answer = asyncio.create_task(worker.invalidate(CHANGE, timeout_s=5))
+    answer = asyncio.create_task(worker.invalidate(CHANGE, timeout_s=30))
     await asyncio.sleep(0)
     worker.kill()
     assert await answer

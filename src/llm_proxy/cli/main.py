@@ -11,24 +11,19 @@ from typing import Annotated, NoReturn, Protocol, runtime_checkable
 import typer
 
 from llm_proxy import __version__
-from llm_proxy.cli import completions, config, db, demo, manage, mock, server, setup
+from llm_proxy.cli import completions
+from llm_proxy.cli.commands import LazyCommands
 from llm_proxy.errors import LLMProxyError
 
 INTERRUPTED = 130
 
 app = typer.Typer(
     name="llm-proxy",
+    cls=LazyCommands,
     help="A fast, transparent LLM gateway that keeps API keys and hands out withering tokens.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(server.app, name="server")
-app.add_typer(manage.app, name="manage")
-app.add_typer(db.app, name="db")
-app.add_typer(config.app, name="config")
-app.command()(setup.setup)
-app.command()(mock.mock)
-app.command()(demo.demo)
 
 
 def _print_version(wanted: bool) -> None:

@@ -122,16 +122,18 @@ def _ask(answers: _Answers) -> _Answers:
 
 def _ask_key(label: str, known: str) -> str:
     hint = " [the one in the environment]" if known else ""
-
-    def check(text: str) -> str:
-        if text:
-            _checked_key(label, text)
-        return text
-
-    answer: str = typer.prompt(
-        label + hint, default="", hide_input=True, show_default=False, value_proc=check, err=True
-    )
-    return answer or known
+    while True:
+        answer = typer.prompt(
+            label + hint, default="", hide_input=True, show_default=False, err=True
+        ).strip()
+        if not answer:
+            return known
+        try:
+            _checked_key(label, answer)
+        except typer.BadParameter as exc:  # a hidden prompt would hide the reason, too
+            print(f"Error: {exc}", file=sys.stderr)
+        else:
+            return str(answer)
 
 
 def _prompt(label: str, default: str, check: Callable[[str], object]) -> str:

@@ -36,7 +36,7 @@ class Line(msgspec.Struct, gc=False):
 
 
 def line_of(record: ExchangeRecord, metadata: Metadata, *, dropped: int) -> Line:
-    """Raises ValueError or OverflowError for a time that no clock shows."""
+    """Raises ValueError, OverflowError or OSError for a time that no clock shows."""
     return Line(
         datetime.fromtimestamp(record.timestamp, UTC),
         record.request_id or None,

@@ -50,14 +50,14 @@ class _Usage(msgspec.Struct, gc=False):
     cache_read_input_tokens: _Count = None
 
 
-class _Answer(msgspec.Struct):
+class _Answer(msgspec.Struct, gc=False):
     model: str | None = None
     created: _Time = None
     created_at: _Time = None
     usage: _Usage | None = None
 
 
-class _Event(_Answer):
+class _Event(_Answer, gc=False):
     type: str | None = None
     message: _Answer | str | None = None
     response: _Answer | str | None = None

@@ -57,7 +57,7 @@ class Pipeline:
         metadata = self._bodies.finish(connection, record)
         try:
             return line_of(record, metadata, dropped=record.dropped + dropped)
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, OSError):
             return None
 
     def _note_unreadable(self, count: int) -> None:

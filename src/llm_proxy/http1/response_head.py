@@ -93,8 +93,8 @@ def _obey_connection(head: ResponseHead, named: bytes) -> None:
     items = set(list_items(named))
     if b"close" in items:
         head.is_reusable = False
-    others = items - {b"close", b"keep-alive"} - _DROPPED
+    others = items - {b"close", b"keep-alive", b"content-length"} - _DROPPED
     if others:
-        lines = head.lines.split(b"\n")
+        status_line, *lines = head.lines.split(b"\n")
         kept = [line for line in lines if line.partition(b":")[0].lower() not in others]
-        head.lines = b"\n".join(kept)
+        head.lines = b"\n".join([status_line, *kept])

@@ -6,15 +6,16 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_FIRST_WIDTH = 36  # a UUID is of use only when whole
+_LEAST_NAME = 8  # columns that stay for the name on a narrow terminal
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """The first column is never cut."""
+    """On a terminal the second column, the name, is cut when the line would be too long."""
     cells = [[_shown(value) for value in row] for row in rows]
     if sys.stdout.isatty():
         _print_rich(columns, cells)
@@ -30,22 +31,30 @@ def print_details(fields: Sequence[tuple[str, object]]) -> None:
 
 
 def _print_rich(columns: Sequence[str], cells: list[list[str]]) -> None:
+    console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for number, column in enumerate(columns):
-        if number == 0:
-            table.add_column(column, no_wrap=True, min_width=_FIRST_WIDTH)
-        else:
-            table.add_column(column, no_wrap=True, overflow="ellipsis")
+    widths = _widths([list(columns), *cells])
+    if len(widths) > 1:
+        others = sum(widths) - widths[1] + 2 * len(widths)
+        widths[1] = min(widths[1], max(console.width - others, _LEAST_NAME))
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(column, width=width, no_wrap=True, overflow="ellipsis")
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False).print(table)
+    console.print(table)
 
 
 def _print_aligned(cells: list[list[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    widths = _widths(cells)
     for row in cells:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        line = "  ".join(
+            set_cell_size(cell, width) for cell, width in zip(row, widths, strict=True)
+        )
         print(line.rstrip())
+
+
+def _widths(cells: list[list[str]]) -> list[int]:
+    return [max(cell_len(cell) for cell in column) for column in zip(*cells, strict=True)]
 
 
 def _shown(value: object) -> str:

@@ -70,6 +70,10 @@ class Keeper(Generic[C]):
         self.child: C | None = None
         self.is_ready = False
 
+    @property
+    def ready_child(self) -> C | None:
+        return self.child if self.is_ready else None
+
     async def start(self) -> None:
         """Returns when the first child is ready; if it fails, raises why and keeps nothing."""
         try:

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -56,7 +56,7 @@ class Processes:
             foundation.listeners,
             on_change=self._write_state,
         )
-        self._writer = _writer_keeper(foundation)
+        self._writer = _writer_keeper(foundation, on_change=self._write_state)
         self._feed: ChangeFeed | None = None
         self._control: ControlServer | None = None
 
@@ -118,8 +118,8 @@ class Processes:
 
     def reopen_logs(self) -> None:
         self._pool.reopen_logs()
-        if self._writer is not None and self._writer.is_ready and self._writer.child is not None:
-            self._writer.child.send_signal(signal.SIGUSR1)
+        if self._writer is not None and (writer := self._writer.ready_child) is not None:
+            writer.send_signal(signal.SIGUSR1)
 
     def _control_context(self) -> ControlContext:
         settings, providers = self._foundation.settings, self._foundation.providers
@@ -147,6 +147,7 @@ class Processes:
 
     def _write_state(self) -> None:
         workers = [WorkerState(pid=w.pid, started_at=w.started_at) for w in self._pool.ready]
+        writer = None if self._writer is None else self._writer.ready_child
         state = ServerState(
             pid=os.getpid(),
             address=self.address,
@@ -155,6 +156,7 @@ class Processes:
             started_at=self._started_at,
             runtime_folder=str(self._foundation.runtime_folder),
             workers=workers,
+            writer_pid=None if writer is None else writer.pid,
             flags=dict(self._flags),
         )
         try:
@@ -184,7 +186,9 @@ def _worker_config(foundation: Foundation) -> WorkerConfig:
     )
 
 
-def _writer_keeper(foundation: Foundation) -> Keeper[WriterProcess] | None:
+def _writer_keeper(
+    foundation: Foundation, *, on_change: Callable[[], None]
+) -> Keeper[WriterProcess] | None:
     settings = foundation.settings
     if settings.file_event_log is None:
         return None
@@ -199,4 +203,8 @@ def _writer_keeper(foundation: Foundation) -> Keeper[WriterProcess] | None:
     if settings.log_file is not None:
         options["--log-file"] = settings.log_file
     arguments = [str(word) for option in options.items() for word in option]
-    return Keeper("record writer", lambda: WriterProcess.launch([*_WRITER_COMMAND, *arguments]))
+    return Keeper(
+        "record writer",
+        lambda: WriterProcess.launch([*_WRITER_COMMAND, *arguments]),
+        on_change=on_change,
+    )

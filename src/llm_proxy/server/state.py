@@ -24,6 +24,7 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float  # Unix seconds
     runtime_folder: str | None
     workers: list[WorkerState]
+    writer_pid: int | None = None
     flags: Flags  # for `server restart`
 
 

@@ -12,10 +12,12 @@ from llm_proxy.server.pidfile import running_pid
 from llm_proxy.server.state import ServerState
 
 _POLL_S = 0.05
-_INSIST_S = 5.0  # a second SIGTERM ends a server that still lives within milliseconds
+INSIST_S = 5.0  # a second SIGTERM ends a server that still lives within milliseconds
 
 
-def stop_server(pid_file: Path, state: ServerState | None, *, timeout_s: float) -> bool:
+def stop_server(
+    pid_file: Path, state: ServerState | None, *, timeout_s: float, insist_s: float = INSIST_S
+) -> bool:
     """Whether the running server drained in time; it is gone either way."""
     if (pid := running_pid(pid_file)) is None:
         return True
@@ -23,12 +25,12 @@ def stop_server(pid_file: Path, state: ServerState | None, *, timeout_s: float) 
     if _is_gone_within(pid_file, pid, timeout_s):
         return True
     _send(pid, signal.SIGTERM)
-    if not _is_gone_within(pid_file, pid, _INSIST_S):
+    if not _is_gone_within(pid_file, pid, insist_s):
         _send(pid, signal.SIGKILL)
         # Its workers drain when it is gone, but time is up.
         for worker in state.workers if state is not None and state.pid == pid else []:
             _send(worker.pid, signal.SIGKILL)
-        _is_gone_within(pid_file, pid, _INSIST_S)
+        _is_gone_within(pid_file, pid, insist_s)
     return False
 
 

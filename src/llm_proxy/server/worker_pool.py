@@ -54,7 +54,7 @@ class WorkerPool:
 
     @property
     def ready(self) -> list[WorkerProcess]:
-        return [k.child for k in self._keepers if k.is_ready and k.child is not None]
+        return [worker for k in self._keepers if (worker := k.ready_child) is not None]
 
     async def start(self) -> None:
         """Returns when all are ready; if one fails, none is left running and it says why."""

@@ -155,10 +155,8 @@ class FileSink:
         try:
             if self._max_backups == 0:
                 self._path.unlink(missing_ok=True)
-            for number in range(self._max_backups, 0, -1):
-                newer = self._backup(number - 1) if number > 1 else self._path
-                with contextlib.suppress(FileNotFoundError):
-                    newer.replace(self._backup(number))
+            else:
+                self._shift_backups()
         except OSError as exc:
             self._no_rotation_before = self._clock() + _ROTATION_RETRY_S
             logger.warning("%s can't be rotated, it goes on growing: %s", self._path, exc)
@@ -166,7 +164,17 @@ class FileSink:
             self._close_file()
             self.open()
 
+    def _shift_backups(self) -> None:
+        free = 1
+        while free < self._max_backups and self._backup(free).exists():
+            free += 1
+        for number in range(free, 0, -1):
+            with contextlib.suppress(FileNotFoundError):
+                self._backup(number - 1).replace(self._backup(number))
+
     def _backup(self, number: int) -> Path:
+        if number == 0:
+            return self._path
         return self._path.with_name(f"{self._path.name}.{number}")
 
     def _follow_name(self, now: float) -> None:

@@ -224,6 +224,6 @@ def _obey_connection(head: RequestHead, value: bytes) -> None:
     if not others:
         return
     for index, text in enumerate(head.parts):
-        lines = text.split(b"\n")
+        first, *lines = text.split(b"\n")  # the first is the request line, or empty
         kept = [line for line in lines if line.partition(b":")[0].lower() not in others]
-        head.parts[index] = b"\n".join(kept)
+        head.parts[index] = b"\n".join([first, *kept])

@@ -1,0 +1,166 @@
+"""Who may import whom: read from the sources, so that an import inside a function counts too."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "llm_proxy"
+
+# The module path after `llm_proxy.`, and what nothing under it may import.
+FORBIDDEN = {
+    "": ["cli"],
+    "server": ["manage", "dispatcher", "benchmark"],
+    "manage": ["server", "dispatcher", "benchmark", "store"],
+    "dispatcher": ["server", "manage", "benchmark"],
+    "benchmark": ["server", "manage", "dispatcher", "store"],
+    "store": ["server", "manage", "dispatcher", "benchmark", "http1"],
+    "events": ["server", "manage", "dispatcher", "benchmark", "store"],
+    "http1": ["server", "manage", "dispatcher", "benchmark", "store", "events"],
+    "server.gateway": ["server.control", "store"],
+    "server.control": ["server.gateway"],
+}
+FORBIDDEN_LIBRARIES = {
+    "server.gateway": {"starlette", "hypercorn", "peewee", "httpx", "rich", "typer"},
+    "http1": {"starlette", "hypercorn", "peewee", "httpx", "rich", "typer"},
+    "store": {"starlette", "hypercorn", "httpx", "rich", "typer"},
+    "server.control": {"peewee", "httpx", "rich", "typer"},
+    "dispatcher": {"starlette", "hypercorn", "peewee", "rich"},
+}
+# Of everything outside: these libraries stay where they are named.
+AT_HOME_IN = {
+    "peewee": ("store",),
+    "starlette": ("server.control",),
+    "typer": ("cli",),
+    "yaml": ("yaml_file", "provider_file", "cli"),
+    "dotenv": ("env_file",),
+}
+# Above everything: it may be imported by the package's own entry point only.
+ENTRY = {"__main__"}
+NEVER = {"click", "pickle", "requests"}
+
+
+def _modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        yield ".".join(part for part in parts if part != "__init__"), path
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Absolute names; `from a import b` counts as a and as a.b."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _is_within(name: str, package: str) -> bool:
+    return not package or name == package or name.startswith(package + ".")
+
+
+def _ours(path: Path) -> set[str]:
+    return {
+        name.removeprefix("llm_proxy.") for name in _imports(path) if name.startswith("llm_proxy.")
+    }
+
+
+def _libraries(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in _imports(path)}
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_imports_point_one_way(package: str) -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for module, path in _modules()
+        if _is_within(module, package) and not _is_within(module, "cli") and module not in ENTRY
+        for name in _ours(path)
+        if any(_is_within(name, other) for other in FORBIDDEN[package])
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", FORBIDDEN_LIBRARIES)
+def test_package_keeps_out_libraries_that_are_not_for_it(package: str) -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for module, path in _modules()
+        if _is_within(module, package)
+        for name in _libraries(path) & FORBIDDEN_LIBRARIES[package]
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("library", AT_HOME_IN)
+def test_library_stays_where_it_belongs(library: str) -> None:
+    wrong = [
+        module
+        for module, path in _modules()
+        if library in _libraries(path)
+        and not any(_is_within(module, package) for package in AT_HOME_IN[library])
+    ]
+    assert wrong == []
+
+
+def test_some_libraries_are_never_imported() -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for module, path in _modules()
+        for name in _libraries(path) & NEVER
+    ]
+    assert wrong == []
+
+
+def test_gateway_and_control_plane_meet_in_the_channel_only() -> None:
+    """Of their own parent, both may import nothing but `channel`."""
+    wrong = [
+        f"{module} imports {name}"
+        for module, path in _modules()
+        for package in ("server.gateway", "server.control")
+        if _is_within(module, package)
+        for name in _ours(path)
+        if _is_within(name, "server")
+        and not _is_within(name, package)
+        and not _is_within(name, "server.channel")
+        and name != "server"
+    ]
+    assert wrong == []
+
+
+def test_gateway_is_used_by_the_worker_alone() -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for module, path in _modules()
+        if not _is_within(module, "server.gateway") and module != "server.worker"
+        for name in _ours(path)
+        if _is_within(name, "server.gateway")
+    ]
+    assert wrong == []
+
+
+def test_command_modules_start_light() -> None:
+    """At their top level: the standard library, typer and the light modules of our own."""
+    light = {"llm_proxy.settings", "llm_proxy.setting", "llm_proxy.errors", "llm_proxy.cli"}
+    banned = {"rich", "httpx", "starlette", "hypercorn", "peewee", "msgspec", "uvloop", "yaml"}
+    wrong = []
+    for module, path in _modules():
+        if not _is_within(module, "cli"):
+            continue
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and node.module:
+                name = node.module
+                is_ours = name.startswith("llm_proxy.")
+                if (is_ours and not any(_is_within(name, one) for one in light)) or (
+                    name.partition(".")[0] in banned
+                ):
+                    wrong.append(f"{module} imports {name}")
+            elif isinstance(node, ast.Import):
+                wrong += [f"{module} imports {a.name}" for a in node.names if a.name in banned]
+    assert wrong == []
