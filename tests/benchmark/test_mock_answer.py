@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_proxy.benchmark.mock_answer import Refused, decode_body, sse
@@ -53,6 +53,7 @@ def test_what_is_not_json_is_refused_with_400(body: bytes) -> None:
     assert raised.value.status == 400
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_body_does_anything_but_decode_or_be_refused(body: bytes) -> None:
     try:

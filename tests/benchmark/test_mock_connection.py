@@ -69,13 +69,30 @@ async def test_pipelined_requests_are_answered_in_order(mock: MockServer) -> Non
 
 async def test_requests_piled_up_behind_a_slow_answer_stop_the_reading(mock: MockServer) -> None:
     slow = MODELS.replace(b"\r\n\r\n", b"\r\nX-Mock-Delay: 100ms\r\n\r\n")
-    count = 6000
+    large = MODELS.replace(b"\r\n\r\n", b"\r\nX: " + b"x" * 10_000 + b"\r\n\r\n")
     async with _connect(mock) as client:
-        client.send(slow + MODELS * count)
+        client.send(slow + large * 100)
         assert (await client.answer())[0] == 200
-        assert len(mock.requests) < count
-        for _ in range(count):
+        assert len(mock.requests) < 100
+        for _ in range(100):
             assert (await client.answer())[0] == 200
+
+
+async def test_no_answer_is_made_for_a_client_that_does_not_read(mock: MockServer) -> None:
+    vectors = json.dumps({"model": "m", "input": ["x"] * 100}).encode()
+    request = HEAD.replace(b"/chat/completions", b"/embeddings") + b"Content-Length: %d\r\n\r\n"
+    host, port = mock.address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+    client = Client(reader, writer)
+    client.send((request % len(vectors) + vectors) * 5)  # answers of 3 MB
+    async with asyncio.timeout(20):
+        while not any(connection.is_write_paused for connection in mock.connections):
+            await asyncio.sleep(0.001)
+        first = await client.answer()
+        for _ in range(4):
+            assert await client.answer() == first
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_a_request_cut_anywhere_is_read_the_same(mock: MockServer) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_proxy.benchmark.mock_answer import Refused
@@ -62,6 +62,7 @@ def test_a_header_that_cannot_be_obeyed_is_400(name: bytes, value: bytes, messag
     assert raised.value.status == 400
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([b"status", b"delay", b"cut", b"encoding", b"tokens", b"retry-after"]),
     st.binary(max_size=30),

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_proxy.benchmark.mock_multipart import MultipartParser, boundary_of
@@ -43,6 +43,7 @@ FORM = (
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, len(FORM)), max_size=12))
 def test_a_form_reads_the_same_wherever_it_is_cut(cuts: list[int]) -> None:
     parts, parser = _parse(FORM, cuts=cuts)
@@ -51,6 +52,7 @@ def test_a_form_reads_the_same_wherever_it_is_cut(cuts: list[int]) -> None:
     assert parser.is_complete
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400).filter(lambda body: b"\r\n--XX" not in b"\r\n" + body))
 def test_a_body_of_any_bytes_comes_through(body: bytes) -> None:
     parts, parser = _parse(_part('form-data; name="file"', body) + b"--XX--", cuts=[50, 60, 61])
@@ -92,6 +94,7 @@ def test_what_is_not_a_form_is_refused(data: bytes, message: str) -> None:
         _parse(data)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200), max_size=4))
 def test_no_bytes_do_anything_but_parse_or_be_refused(data: bytes, cuts: list[int]) -> None:
     try:

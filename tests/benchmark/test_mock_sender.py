@@ -175,11 +175,24 @@ async def test_an_unheard_of_status_has_a_phrase_too(mock: MockServer) -> None:
     assert answer.startswith(b"HTTP/1.1 599 Unknown\r\n")
 
 
-async def test_a_slow_reader_gets_the_whole_stream(mock: MockServer) -> None:
-    """30,000 events are more than the socket buffers hold, so the mock has to wait."""
-    body = await _raw(mock, STREAM, "Connection: close", "X-Mock-Tokens: 30000")
-    assert body.count(b"data: ") == 30_003
-    assert body.endswith(b"0\r\n\r\n")
+async def test_a_stream_waits_for_a_slow_reader_and_then_goes_on(mock: MockServer) -> None:
+    host, port = mock.address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+    # Events of 10 KB: 1500 of them are more than the sockets' buffers hold.
+    body = json.dumps({**STREAM, "model": "m" * 10_000}).encode()
+    writer.write(
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: m\r\nAuthorization: Bearer k\r\n"
+        b"X-Mock-Tokens: 1500\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
+        % (len(body), body)
+    )
+    async with asyncio.timeout(20):
+        while not any(connection.is_write_paused for connection in mock.connections):
+            await asyncio.sleep(0.001)
+        answer = await reader.read(-1)
+    assert answer.count(b"data: ") == 1503
+    assert answer.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_a_client_that_leaves_a_stream_is_forgotten(mock: MockServer) -> None:

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -157,8 +157,8 @@ def test_a_project_is_deleted(manage: Run, create: Callable[..., dict[str, Any]]
     assert manage("project", "delete", project["id"]).exit_code == 4
 
 
-def on_a_terminal(*arguments: str, typed: bytes) -> tuple[int, str]:
-    """Runs a command for a person who types ahead; exit code and what the screen shows."""
+def on_a_terminal(*arguments: str, prompt: bytes, typed: bytes) -> tuple[int, str]:
+    """Runs a command for a person who answers one question; exit code and what the screen shows."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "llm_proxy", "manage", *arguments]
     process = subprocess.Popen(
@@ -166,23 +166,21 @@ def on_a_terminal(*arguments: str, typed: bytes) -> tuple[int, str]:
     )
     os.close(theirs)
     screen = b""
-    has_typed = False
-    try:
+    with contextlib.suppress(OSError):  # how Linux tells that the other end was closed
         while chunk := os.read(ours, 65536):
+            had_asked = prompt in screen
             screen += chunk
-            if not has_typed and b"?" in screen.replace(b"Usage", b"") or b"key:" in screen:
-                os.write(ours, b"" if has_typed else typed)
-                has_typed = True
-    except OSError:  # how Linux tells that the other end was closed
-        pass
+            if prompt in screen and not had_asked:
+                os.write(ours, typed)
     os.close(ours)
     return process.wait(30), screen.decode()
 
 
 def test_a_person_is_asked_for_the_key_without_echo(manage: Run) -> None:
     code, screen = on_a_terminal(
-        "project", "create", "--name", "asked", typed=b"sk-typed-0123456789abcd\n"
-    )
+        "project", "create", "--name", "asked",
+        prompt=b"API key:", typed=b"sk-typed-0123456789abcd\n",
+    )  # fmt: skip
     assert code == 0, screen
     assert "Upstream API key:" in screen
     assert "sk-typed-0123" not in screen
@@ -193,13 +191,14 @@ def test_a_person_is_asked_for_the_key_without_echo(manage: Run) -> None:
 def test_a_person_confirms_a_deletion(
     manage: Run,
     create: Callable[..., dict[str, Any]],
-    tmp_path: Path,
     typed: bytes,
     code: int,
     left: int,
 ) -> None:
     project = create()
-    answer, screen = on_a_terminal("project", "delete", project["id"], typed=typed)
+    answer, screen = on_a_terminal(
+        "project", "delete", project["id"], prompt=b"tokens?", typed=typed
+    )
     assert "Delete project" in screen
     assert answer == code
     assert len(json.loads(manage("project", "list", "--json").out)) == left

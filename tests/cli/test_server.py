@@ -272,7 +272,9 @@ def test_stopping_waits_for_a_running_request_only_so_long(home: Home) -> None:
     host, port = status["address"].split(":")
     with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as client:
         # A request that never ends: its body is announced and not sent.
-        client.sendall(b"POST /manage/projects HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+        token = (home.path / "management_token").read_text().strip()
+        head = "POST /manage/projects HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n"
+        client.sendall(f"{head}Authorization: Bearer {token}\r\n\r\n{{".encode())
         began = time.monotonic()
         stopped = home.run("stop", "--timeout", "0.5")
         assert time.monotonic() - began < 10

@@ -62,6 +62,15 @@ def test_parts_of_a_closed_connection_are_forgotten(record: ExchangeRecord) -> N
     assert sink.lines[0]["metadata"]["model"] == "gpt-4o"
 
 
+def test_dropped_bodies_are_counted() -> None:
+    pipeline = Pipeline(FakeSink())
+    for exchange in range(1, 20):
+        body = b" " * (4 << 20)
+        part = Part(exchange=exchange, content_encoding="", stream=False, body=body)
+        pipeline.take(1, frame(part))
+    assert pipeline.bodies_dropped == 19 - 15  # 64 MiB, and each costs a little more than 4
+
+
 def test_losses_of_worker_and_sink_are_told_by_the_next_line(record: ExchangeRecord) -> None:
     sink = FakeSink()
     sink.dropped = 5

@@ -17,7 +17,7 @@ from tests.end_to_end.server_process import ServerProcess
 
 pytestmark = pytest.mark.anyio
 
-MODEL = "claude-sonnet-4-5"
+MODEL = "claude-sonnet-5"
 HELLO = 'You said: "Hello".'
 QUESTION: Any = {
     "model": MODEL,

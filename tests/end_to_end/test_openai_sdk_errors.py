@@ -163,9 +163,11 @@ def test_upstream_that_closes_instead_of_answering(client: OpenAI, token: str) -
 
 
 def test_upstream_that_is_too_slow(server: ServerProcess, token: str) -> None:
-    with OpenAI(base_url=f"{server.url}/impatient/v1", api_key=token, max_retries=0) as client:
-        with pytest.raises(openai.InternalServerError) as raised:
-            ask(client, token, extra_headers={"X-Mock-Delay": "60s"})
+    with (
+        OpenAI(base_url=f"{server.url}/impatient/v1", api_key=token, max_retries=0) as client,
+        pytest.raises(openai.InternalServerError) as raised,
+    ):
+        ask(client, token, extra_headers={"X-Mock-Delay": "60s"})
     check(raised.value, status=504, code="upstream_timeout")
 
 

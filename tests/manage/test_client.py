@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import ssl
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
+import trustme
 
 from llm_proxy.errors import LLMProxyError, NotAuthorised, NotFound, Unreachable
 from llm_proxy.manage.client import ManagementClient, is_loopback
@@ -212,3 +216,24 @@ def test_loopback_traffic_goes_through_no_proxy(monkeypatch: pytest.MonkeyPatch)
 )
 def test_loopback_is_told_by_the_host(url: str, expected: bool) -> None:
     assert is_loopback(url) == expected
+
+
+def test_the_certificate_of_a_stranger_is_not_trusted() -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+
+    def accept(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            context.wrap_socket(listener.accept()[0], server_side=True).close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=accept, args=(listener,))
+        server.start()
+        url = f"https://localhost:{listener.getsockname()[1]}"
+        with (
+            ManagementClient(url, Secret("m")) as client,
+            pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED"),
+        ):
+            client.list_projects()
+        server.join(10)

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from llm_proxy.server.runtime_folder import (
     CONTROL_SOCKET,
@@ -12,9 +16,16 @@ from llm_proxy.server.runtime_folder import (
 from llm_proxy.server.sockets import bind_unix
 
 
-def test_folder_is_private_and_removed_with_its_sockets(tmp_path: Path) -> None:
-    folder = make_runtime_folder({"XDG_RUNTIME_DIR": str(tmp_path)})
-    assert folder.parent == tmp_path
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder that leaves room for the path of a socket, as pytest's own may not."""
+    with tempfile.TemporaryDirectory(prefix="lp-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_folder_is_private_and_removed_with_its_sockets(short: Path) -> None:
+    folder = make_runtime_folder({"XDG_RUNTIME_DIR": str(short)})
+    assert folder.parent == short
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     (folder / CONTROL_SOCKET).touch()
     (folder / EVENTS_SOCKET).touch()
@@ -23,10 +34,10 @@ def test_folder_is_private_and_removed_with_its_sockets(tmp_path: Path) -> None:
     remove_runtime_folder(folder)
 
 
-def test_long_or_missing_places_are_passed_over(tmp_path: Path) -> None:
-    long = tmp_path / ("x" * 90)
+def test_long_or_missing_places_are_passed_over(short: Path) -> None:
+    long = short / ("x" * 90)
     long.mkdir()
-    environ = {"XDG_RUNTIME_DIR": str(long), "TMPDIR": str(tmp_path / "missing")}
+    environ = {"XDG_RUNTIME_DIR": str(long), "TMPDIR": str(short / "missing")}
     folder = make_runtime_folder(environ)
     try:
         assert folder.parent == Path("/tmp")
@@ -36,20 +47,20 @@ def test_long_or_missing_places_are_passed_over(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_only_folders_of_ours_are_removed(tmp_path: Path) -> None:
-    other = tmp_path / "precious"
+def test_only_folders_of_ours_are_removed(short: Path) -> None:
+    other = short / "precious"
     other.mkdir()
     remove_runtime_folder(other)
     assert other.exists()
-    ours = make_runtime_folder({"TMPDIR": str(tmp_path)})
-    link = tmp_path / "llm-proxy-link"
+    ours = make_runtime_folder({"TMPDIR": str(short)})
+    link = short / "llm-proxy-link"
     link.symlink_to(ours)
     remove_runtime_folder(link)
     assert ours.exists()
 
 
-def test_unknown_content_is_kept(tmp_path: Path) -> None:
-    folder = make_runtime_folder({"TMPDIR": str(tmp_path)})
+def test_unknown_content_is_kept(short: Path) -> None:
+    folder = make_runtime_folder({"TMPDIR": str(short)})
     (folder / "notes").write_text("mine")
     remove_runtime_folder(folder)
     assert (folder / "notes").read_text() == "mine"

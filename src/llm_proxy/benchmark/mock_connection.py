@@ -40,7 +40,7 @@ class MockConnection(asyncio.Protocol):
         self._sender: Sender | None = None
         self._malformed: Refused | None = None
         self._owes_continue = False
-        self._is_write_paused = False
+        self.is_write_paused = False  # the client reads too slowly
         self._is_read_paused = False
         self._is_answering = False
         self._is_closing = False
@@ -79,9 +79,7 @@ class MockConnection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             pass  # nothing to upgrade to: it was answered as a request, its connection closes
         except httptools.HttpParserError as exc:
-            cause = exc.__context__
-            reason = f"This is not an HTTP/1.1 request: {exc}."
-            self._malformed = cause if isinstance(cause, Refused) else Refused(400, reason)
+            self._malformed = Refused(400, f"This is not an HTTP/1.1 request: {exc}.")
         if self._request is None:
             self._head_bytes += len(data)
             if self._head_bytes > _LARGEST_HEAD:
@@ -89,13 +87,13 @@ class MockConnection(asyncio.Protocol):
         self._answer_next()
 
     def pause_writing(self) -> None:
-        self._is_write_paused = True
+        self.is_write_paused = True
         self._last_active = self._loop.time()
         if self._sender is not None:
             self._sender.pause()
 
     def resume_writing(self) -> None:
-        self._is_write_paused = False
+        self.is_write_paused = False
         if self._sender is not None:
             self._sender.resume()
         self._answer_next()
@@ -160,7 +158,7 @@ class MockConnection(asyncio.Protocol):
         self._throttle_reading()
 
     def _has_to_stop(self) -> bool:
-        return self._is_write_paused or self._is_closing
+        return self.is_write_paused or self._is_closing
 
     def _start(self, request: Request) -> None:
         sender = Sender(
@@ -212,7 +210,7 @@ class MockConnection(asyncio.Protocol):
 
     def is_idle_since(self, moment: float) -> bool:
         """Whether nothing has happened since, though it was the client's turn."""
-        is_clients_turn = self._sender is None or self._is_write_paused
+        is_clients_turn = self._sender is None or self.is_write_paused
         return is_clients_turn and self._last_active < moment
 
 

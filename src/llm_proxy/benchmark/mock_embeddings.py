@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import sys
+import struct
 from array import array
 from typing import Literal
 
@@ -48,7 +48,7 @@ def embed(request: Request, faults: Faults) -> Answer:
         {
             "object": "embedding",
             "index": index,
-            "embedding": _as_base64(vector) if as_base64 else vector.tolist(),
+            "embedding": _as_base64(vector) if as_base64 else vector,
         }
         for index, vector in enumerate(vectors)
     ]
@@ -76,16 +76,13 @@ def _words(item: int | list[int]) -> str:
     return " ".join(map(str, item)) if isinstance(item, list) else str(item)
 
 
-def _vector(text: str, dimensions: int) -> array[float]:
-    raw = array("h", hashlib.shake_256(text.encode()).digest(2 * dimensions))
-    if sys.byteorder == "big":
-        raw.byteswap()
-    length = math.sqrt(sum(number * number for number in raw)) or 1.0
-    return array("f", [number / length for number in raw])
+def _vector(text: str, dimensions: int) -> list[float]:
+    """32-bit floats, so that both encodings say the same."""
+    digest = hashlib.shake_256(text.encode()).digest(2 * dimensions)
+    numbers = struct.unpack(f"<{dimensions}h", digest)
+    length = math.sqrt(sum(number * number for number in numbers)) or 1.0
+    return array("f", [number / length for number in numbers]).tolist()
 
 
-def _as_base64(vector: array[float]) -> str:
-    """32-bit floats, little-endian."""
-    if sys.byteorder == "big":
-        vector.byteswap()
-    return base64.b64encode(vector.tobytes()).decode()
+def _as_base64(vector: list[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "config": ("config:app", "Check the configuration, or show the one in effect."),
     "db": ("db:app", "Look after the database on this machine, without a server."),
     "mock": ("mock:mock", "Run a local upstream that speaks the OpenAI and Anthropic APIs."),
-    "demo": ("demo:demo", "Show llm-proxy at work on an embedded upstream: no key, no cost."),
+    "demo": ("demo:demo", "Show llm-proxy at work on an embedded upstream."),
 }
 
 

@@ -164,7 +164,7 @@ Try it yourself:
 
   from anthropic import Anthropic
   client = Anthropic(base_url="{url}/anthropic", api_key="{token}")
-  print(client.messages.create(model="claude-sonnet-4-5", max_tokens=99,
+  print(client.messages.create(model="claude-sonnet-5", max_tokens=99,
         messages=[{{"role": "user", "content": "Hello"}}]).content[0].text)
 """)
 

@@ -65,5 +65,10 @@ class Pipeline:
             logger.error("a worker sends records that can't be read; is it of another version?")
         self.unreadable += count
 
+    @property
+    def bodies_dropped(self) -> int:
+        """Responses that were too much to hold and so gave no metadata."""
+        return self._bodies.dropped
+
     def disconnect(self, connection: int) -> None:
         self._bodies.close(connection)

@@ -180,6 +180,8 @@ class Writer:
         self._woken.close()
         self._waker.close()
         self._selector.close()
+        if self._pipeline.bodies_dropped:
+            logger.warning("%d responses gave no metadata", self._pipeline.bodies_dropped)
         logger.debug("%d records written", self._pipeline.records)
 
 

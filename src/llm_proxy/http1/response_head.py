@@ -13,6 +13,7 @@ _DROPPED: Final = frozenset(name.encode() for name in HOP_BY_HOP)
 _KEPT: Final = ("content-length", "content-type", "content-encoding", "x-request-id")
 _LINES: Final = line_pattern([*HOP_BY_HOP, *_KEPT])
 _NAMES: Final = known_names([*HOP_BY_HOP, *_KEPT])
+_VERSIONS: Final = frozenset((b"HTTP/1.1 ", b"HTTP/1.0 "))
 _NO_CALLBACKS: Final = object()
 
 
@@ -52,8 +53,11 @@ def parse_response_head(raw: bytes) -> ResponseHead:
     except HttpParserError as exc:
         raise FramingError(f"the upstream's response head is malformed: {exc}") from None
     head = ResponseHead()
-    head.status = int(raw[9:12])
-    if raw[7] == 48:  # HTTP/1.0
+    head.status = int(raw[9:12]) if raw[:9] in _VERSIONS else 0
+    if not head.status:
+        raise FramingError("it does not begin with HTTP/1.1 and a status")
+    is_http_10 = raw[7] == 48
+    if is_http_10:
         head.is_reusable = False
         raw = b"HTTP/1.1" + raw[8:]
     parts = _LINES.split(raw[:-3])
@@ -77,8 +81,8 @@ def parse_response_head(raw: bytes) -> ResponseHead:
             if name == b"connection":
                 named += b"," + value
             elif name == b"transfer-encoding":
-                if head.is_chunked or value.lower() != b"chunked":
-                    raise FramingError("the upstream sent a Transfer-Encoding other than chunked")
+                if head.is_chunked or is_http_10 or value.lower() != b"chunked":
+                    raise FramingError("its Transfer-Encoding is not `chunked` in HTTP/1.1")
                 head.is_chunked = True
     if head.is_chunked and head.content_length >= 0:
         raise FramingError("the upstream sent Content-Length with Transfer-Encoding")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -44,6 +45,7 @@ class ManagementClient:
             timeout=_TIMEOUT,
             follow_redirects=False,  # the token goes nowhere else
             trust_env=not is_loopback(base_url),  # no proxy between a machine and itself
+            verify=_trusted_roots(base_url),
             transport=transport,
         )
 
@@ -184,6 +186,13 @@ class ManagementClient:
             f"{self._base_url} answered {answer.status_code} in a way llm-proxy's management API "
             "doesn't; check --manage-api-base-url"
         )
+
+
+def _trusted_roots(url: str) -> ssl.SSLContext:
+    """Loading the roots takes longer than a request, and plain HTTP has no use for them."""
+    if url.startswith("https:"):
+        return httpx.create_ssl_context()
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody
 
 
 def is_loopback(url: str) -> bool:

@@ -47,6 +47,7 @@ class ClientConnection(asyncio.Protocol):
         "_gateway",
         "_is_lingering",
         "_is_reading_paused",
+        "_is_writing_paused",
         "_last_head",
         "_pipelined",
         "client_ip",
@@ -66,6 +67,7 @@ class ClientConnection(asyncio.Protocol):
         self._discarded = 0
         self._is_lingering = False
         self._is_reading_paused = False
+        self._is_writing_paused = False  # the client doesn't read what it is sent
         self._deadline = NEVER
         self.client_ip = ""
         self.is_closed = False
@@ -93,20 +95,34 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._body_left or self._chunked is not None:
             self._receive_body(data)
-        elif self._exchange is not None:
+        elif self._is_lingering:
+            pass
+        elif self._exchange is not None or self._pipelined or self._is_writing_paused:
             self._pipelined += data
             if len(self._pipelined) > MAX_PIPELINED_BYTES:
                 self.pause_reading()
-        elif not self._is_lingering:
+        else:
             self._receive_head(data)
 
     def pause_writing(self) -> None:
+        self._is_writing_paused = True
         self._deadline = self._gateway.timers.now + WRITE_IDLE_S
         if self._exchange is not None:
             self._exchange.pause_response()
 
     def resume_writing(self) -> None:
-        self._deadline = NEVER if self._exchange else self._gateway.timers.now + KEEP_ALIVE_S
+        self._is_writing_paused = False
+        now = self._gateway.timers.now
+        if self.transport.is_closing():
+            return
+        if self._is_lingering:
+            self._deadline = now + LINGER_S
+        elif self._body_left or self._chunked is not None:
+            self._deadline = now + BODY_IDLE_S
+        elif self._exchange is not None:
+            self._deadline = NEVER
+        else:
+            self._next()
         if self._exchange is not None:
             self._exchange.resume_response()
 
@@ -123,7 +139,7 @@ class ClientConnection(asyncio.Protocol):
         if self._buffer:
             data = self._buffer + data
             self._buffer = _NO_BYTES
-        while data[:2] == b"\r\n":  # RFC 9112 section 2.2
+        if data[:2] == b"\r\n":  # RFC 9112 section 2.2
             data = data[2:]
         end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES) + 4
         if end < 4:
@@ -163,6 +179,8 @@ class ClientConnection(asyncio.Protocol):
             self._refuse_head(
                 Refusal("url_too_long", f"The URL is longer than {MAX_TARGET_BYTES} bytes.")
             )
+        elif data.count(b"\n") != data.count(b"\r\n"):  # its end would never be found
+            self._refuse_head(Refusal("invalid_request", "A line of the head ends in a bare LF."))
         else:
             if data and not self._buffer:
                 self._deadline = min(self._deadline, self._gateway.timers.now + HEAD_TIMEOUT_S)
@@ -194,7 +212,8 @@ class ClientConnection(asyncio.Protocol):
             if ends:
                 rest = chunked.rest
                 self._chunked = None
-        self._deadline = NEVER if ends else self._gateway.timers.now + BODY_IDLE_S
+        if not self._is_writing_paused:
+            self._deadline = NEVER if ends else self._gateway.timers.now + BODY_IDLE_S
         if rest:
             self._pipelined = rest
         if self._exchange is not None:
@@ -206,7 +225,7 @@ class ClientConnection(asyncio.Protocol):
         self._chunked = None
         self._is_lingering = True
         if self._exchange is None:
-            self.close()
+            self._linger()
         else:
             self._exchange.keeps_alive = False
             self._exchange.refuse(Refusal("invalid_request", f"The body is malformed: {exc}."))
@@ -237,7 +256,7 @@ class ClientConnection(asyncio.Protocol):
             return
         has_more = self._body_left > 0 or self._chunked is not None or self._is_lingering
         if not keeps_alive:
-            if has_more:
+            if has_more or self._pipelined:
                 self._linger()
             else:
                 self.close()
@@ -247,6 +266,8 @@ class ClientConnection(asyncio.Protocol):
             self.resume_reading()
 
     def _next(self) -> None:
+        if self._is_writing_paused:
+            return  # until it has read its answers: more of them would pile up
         self._deadline = self._gateway.timers.now + KEEP_ALIVE_S
         if self._is_reading_paused:
             self.resume_reading()
@@ -266,14 +287,14 @@ class ClientConnection(asyncio.Protocol):
         if not self._is_reading_paused and not self.is_closed:
             self._is_reading_paused = True
             self.transport.pause_reading()
-            if self._deadline is not NEVER:
+            if not self._is_writing_paused:
                 self._deadline = NEVER  # it is us who make the client wait
 
     def resume_reading(self) -> None:
         if self._is_reading_paused and not self.is_closed:
             self._is_reading_paused = False
             self.transport.resume_reading()
-            if self._body_left or self._chunked is not None:
+            if (self._body_left or self._chunked is not None) and not self._is_writing_paused:
                 self._deadline = self._gateway.timers.now + BODY_IDLE_S
 
     # Ends.
@@ -292,12 +313,21 @@ class ClientConnection(asyncio.Protocol):
         if not self.is_closed:
             self.transport.abort()
 
+    def reset(self) -> None:
+        """Ends without FIN, which would say that what came is all there is."""
+        if not self.is_closed:
+            sock = self.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.transport.abort()
+
     def _linger(self) -> None:
         """Closes in stages (RFC 9112 section 9.6): a reset would destroy the answer on its way."""
         self._is_lingering = True
         self._body_left = 0
         self._chunked = None
-        self._deadline = self._gateway.timers.now + LINGER_S
+        self._pipelined = _NO_BYTES
+        if not self._is_writing_paused:
+            self._deadline = self._gateway.timers.now + LINGER_S
         self.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -306,13 +336,15 @@ class ClientConnection(asyncio.Protocol):
 
     def _time_out(self) -> None:
         exchange = self._exchange
-        if exchange is not None and (self._body_left or self._chunked is not None):
+        if self._is_writing_paused or self._is_lingering or self.transport.is_closing():
+            self.abort()
+        elif exchange is not None and (self._body_left or self._chunked is not None):
             self._is_lingering = True
             exchange.keeps_alive = False
             exchange.refuse(
                 Refusal("request_timeout", f"Nothing of the body came for {BODY_IDLE_S:g} s.")
             )
-        elif self._buffer and not self._is_lingering:
+        elif self._buffer:
             self._refuse_head(
                 Refusal("request_timeout", f"The head was not complete after {HEAD_TIMEOUT_S:g} s.")
             )

@@ -55,6 +55,7 @@ class Exchange:
         "_head",
         "_headed_at",
         "_is_close_delimited",
+        "_is_end_framed",
         "_is_done",
         "_is_forwarding",
         "_is_invited",
@@ -92,6 +93,7 @@ class Exchange:
         # Towards the upstream.
         self._upstream: UpstreamConnection | None = None
         self._is_forwarding = False
+        self._is_end_framed = False  # the last chunk of the request's body
         self._forwarded = b""  # the request's head as the upstream gets it
         self._replay: bytes | None = None  # all that was sent, while it is short
         self._sent_at = 0.0
@@ -154,10 +156,9 @@ class Exchange:
         upstream = plan.route.upstream
         line = token.credential_lines.get(upstream.name) or token.add_credential_line(upstream)
         self._check_size(upstream.max_body)
-        if not self._body_ends and b"expect" in self._head.named:
-            self._invite_body()
         if upstream.param_whitelist:
             if not self._body_ends:
+                self._invite_body()
                 self._client.resume_reading()
                 return  # until `body_arrives` has all of it
             self._check_parameters(upstream)
@@ -196,8 +197,8 @@ class Exchange:
             )
 
     def _invite_body(self) -> None:
-        wanted = self._head.named[b"expect"].lower()
-        if wanted == b"100-continue" and not self._is_invited:
+        wanted = self._head.named.get(b"expect", b"").lower()
+        if wanted == b"100-continue" and not self._is_invited and not self._head.is_http_10:
             self._is_invited = True
             self._client.write(CONTINUE)
 
@@ -221,6 +222,8 @@ class Exchange:
         assert self._plan is not None
         self._is_forwarding = True
         self._forwarded = head
+        if not self._body_ends:
+            self._invite_body()
         self._sent_at = perf_counter()
         self._plan.route.upstream.pool.acquire(self)
 
@@ -242,9 +245,9 @@ class Exchange:
         body = self._framed_body()
         data = self._forwarded + body if body else self._forwarded
         self._replay = data if len(data) <= MAX_REPLAY_BYTES else None
-        connection.send(self, self._head.method, data, self._body_ends)
         if not self._body_ends:
-            self._client.resume_reading()
+            self._client.resume_reading()  # before sending, which may pause it
+        connection.send(self, self._head.method, data, self._body_ends)
 
     def _framed_body(self) -> bytes:
         """What of the body is here, framed for the upstream."""
@@ -253,7 +256,10 @@ class Exchange:
         if not self._head.is_chunked:
             return body
         framed = frame_chunk(body) if body else b""
-        return framed + LAST_CHUNK if self._body_ends else framed
+        if not self._body_ends or self._is_end_framed:
+            return framed
+        self._is_end_framed = True  # once: what is sent again holds it
+        return framed + LAST_CHUNK
 
     def body_arrives(self, data: bytes, ends: bool) -> None:
         if self._is_done:
@@ -319,6 +325,7 @@ class Exchange:
             if self._frames_response:
                 body = frame_chunk(body)
         if ends:
+            self._upstream = None  # others may use it now: a slow client must not pause it
             if self._frames_response:
                 body += LAST_CHUNK
             self._client.write(lines + body)
@@ -360,7 +367,7 @@ class Exchange:
             if not self._first_byte_at:
                 self._first_byte_at = perf_counter()
             self._response_size += len(body)
-            self._last = body
+            self._last = body if len(body) > 3 else self._last[-3:] + body
             if self._captured is not None:
                 self._capture(body)
             if self._frames_response:
@@ -368,6 +375,7 @@ class Exchange:
         if not ends:
             self._client.write(body)
             return
+        self._upstream = None
         if self._frames_response:
             body += LAST_CHUNK
         self._client.write(body)
@@ -402,7 +410,6 @@ class Exchange:
             self._upstream.resume()
 
     def _complete(self) -> None:
-        self._upstream = None
         self._end()
         self._client.finish(self.keeps_alive)
 
@@ -440,6 +447,8 @@ class Exchange:
             self._break(refusal)
             return
         self._status = refusal.status_code
+        if not self._body_ends and b"expect" in self._head.named and not self._is_invited:
+            self.keeps_alive = False  # whether the body comes after all can't be known
         self.keeps_alive = self.keeps_alive and self._client.can_keep_alive()
         origin = self._head.named.get(b"origin")
         answer = refusal_answer(
@@ -462,7 +471,7 @@ class Exchange:
             self._client.write(frame_chunk(event) if self._frames_response else event)
         self._end(error_code=refusal.code, truncated=True)
         if self._is_close_delimited:
-            self._client.abort()
+            self._client.reset()
         else:
             self._client.close()
 
