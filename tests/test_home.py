@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llm_proxy.errors import ConfigError
-from llm_proxy.home import Home, find_management_token, write_private
+from llm_proxy.home import Home, write_private
 from llm_proxy.secrets import Secret
 
 
@@ -125,20 +125,3 @@ def test_private_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="folder can't be written: Is a directory"):
         write_private(tmp_path / "folder", "text")
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
-
-
-def test_management_token_is_found_in_the_order_of_precedence(tmp_path: Path) -> None:
-    environ = {"LLM_PROXY_HOME": str(tmp_path)}
-    home = Home(tmp_path)
-    assert find_management_token(environ) is None
-    home.write_secret("management_token", Secret("from-secret"))
-    assert find_management_token(environ) == Secret("from-secret")
-    home.env_file.write_text("LISTEN_ADDR=127.0.0.1:1\nMANAGEMENT_TOKEN=from-file\n")
-    assert find_management_token(environ) == Secret("from-file")
-    home.env_file.write_text("MANAGEMENT_TOKEN=\n")
-    assert find_management_token(environ) == Secret("from-secret")
-    assert find_management_token({**environ, "MANAGEMENT_TOKEN": "from-env"}) == Secret("from-env")
-
-
-def test_home_that_does_not_exist_has_no_management_token(tmp_path: Path) -> None:
-    assert find_management_token({"LLM_PROXY_HOME": str(tmp_path / "no")}) is None

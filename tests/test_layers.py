@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,13 +44,23 @@ ENTRY = {"__main__"}
 NEVER = {"click", "pickle", "requests"}
 
 
-def _modules() -> Iterator[tuple[str, Path]]:
-    for path in sorted(SOURCE.rglob("*.py")):
-        parts = path.relative_to(SOURCE).with_suffix("").parts
-        yield ".".join(part for part in parts if part != "__init__"), path
+@cache
+def _modules() -> list[tuple[str, Path]]:
+    return [
+        (
+            ".".join(p for p in path.relative_to(SOURCE).with_suffix("").parts if p != "__init__"),
+            path,
+        )
+        for path in sorted(SOURCE.rglob("*.py"))
+    ]
 
 
-def _imports(path: Path) -> Iterator[str]:
+@cache
+def _imports(path: Path) -> frozenset[str]:
+    return frozenset(_imported(path))
+
+
+def _imported(path: Path) -> Iterator[str]:
     """Absolute names; `from a import b` counts as a and as a.b."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

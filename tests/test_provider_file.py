@@ -224,7 +224,9 @@ def test_builtin_profile_has_both_apis() -> None:
     openai, anthropic = providers.apis["openai"], providers.apis["anthropic"]
     assert openai.base_url == "https://api.openai.com"
     assert openai.auth == Auth(header="Authorization", scheme="Bearer")
-    assert {"/v1/chat/completions/*", "/v1/embeddings", "/v1/files/*"} <= {*openai.allowed_endpoints}
+    assert {"/v1/chat/completions/*", "/v1/embeddings", "/v1/files/*"} <= {
+        *openai.allowed_endpoints
+    }
     assert anthropic.base_url == "https://api.anthropic.com"
     assert anthropic.auth == Auth(header="x-api-key", scheme="")
     assert {"/v1/messages", "/v1/messages/count_tokens"} <= {*anthropic.allowed_endpoints}

@@ -134,6 +134,12 @@ def test_bad_secret_is_refused_without_showing_it(home: Home) -> None:
         assert "canary" not in str(refused.value)
 
 
+def test_password_in_a_url_is_refused_without_showing_it(home: Home) -> None:
+    with pytest.raises(ConfigError, match="without user name, password") as refused:
+        _load(home, OPENAI_API_URL="https://user:canary@upstream.example")
+    assert "canary" not in str(refused.value)
+
+
 def test_unknown_key_in_an_env_file_is_an_error_with_a_hint(home: Home) -> None:
     home.env_file.write_text("LOG_LEVEL=info\nLISTEN_ADRR=:1\n")
     with pytest.raises(ConfigError) as refused:

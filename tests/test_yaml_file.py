@@ -102,7 +102,7 @@ def test_alias_stands_for_its_anchor() -> None:
         (b"a: 1\nb: \x01", "f:2: a control character isn't allowed"),
         (b"a: 1\nb: \xff", "f:2: this isn't UTF-8 text"),
         (b"a: *no", "f:1: this isn't valid YAML: found undefined alias"),
-        (b"[" * 5000, "f: the document is nested too deeply"),
+        (b"\n" + b"[" * 5000, "f:2: this isn't valid YAML: it is nested too deeply"),
     ],
 )
 def test_what_is_no_yaml_is_refused_with_its_line(content: bytes, complaint: str) -> None:

@@ -126,20 +126,3 @@ def write_private(path: Path, text: str, *, replace: bool = True) -> None:
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
-
-
-def find_management_token(environ: Mapping[str, str]) -> Secret | None:
-    """The token of this machine's server: from the environment, the home's env file or its secret.
-
-    A server may not have been configured here, so other settings are neither read nor checked.
-    """
-    if token := environ.get("MANAGEMENT_TOKEN"):
-        return Secret(token)
-    home = Home.default(environ)
-    if home.env_file.is_file():
-        from llm_proxy.env_file import read_env_file
-
-        for entry in read_env_file(home.env_file):
-            if entry.name == "MANAGEMENT_TOKEN" and entry.value:
-                return Secret(entry.value)
-    return home.read_secret("management_token")

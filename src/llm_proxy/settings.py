@@ -59,7 +59,8 @@ class _Given:
         try:
             value = setting.parse(self.text)
         except ValueError as exc:
-            shown = "" if setting.is_secret else f", not {self.text!r}"
+            may_hold_a_password = setting.is_secret or "@" in self.text
+            shown = "" if may_hold_a_password else f", not {self.text!r}"
             raise ConfigError(f"{self.place} must be {exc}{shown}") from exc
         return self.folder / value.expanduser() if isinstance(value, Path) else value
 

@@ -13,6 +13,7 @@ from llm_proxy.errors import ConfigError
 from llm_proxy.quantities import parse_duration
 
 _LARGEST_FILE = 2**20
+_DEEPEST = 20
 _TAG = "tag:yaml.org,2002:"
 _LONGEST_WAIT = 24 * 3600.0
 
@@ -137,11 +138,26 @@ def read_yaml(path: Path) -> Value:
     return parse_yaml(content, name=str(path))
 
 
+class _Loader(yaml.SafeLoader):
+    """Gives up on nesting that no provider file has, before it costs seconds."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self._depth > _DEEPEST:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="it is nested too deeply", problem_mark=mark)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
 def parse_yaml(content: bytes, *, name: str) -> Value:
     """`name` is what errors call the document."""
     try:
         text = content.decode("utf-8-sig")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
     except UnicodeDecodeError as exc:
         line = content.count(b"\n", 0, exc.start) + 1
         raise ConfigError(f"{name}:{line}: this isn't UTF-8 text; save the file as UTF-8") from exc
@@ -150,8 +166,6 @@ def parse_yaml(content: bytes, *, name: str) -> Value:
         raise ConfigError(f"{name}:{line}: a control character isn't allowed in YAML") from exc
     except yaml.MarkedYAMLError as exc:
         raise ConfigError(f"{name}:{_line_of(exc)}: {_explained(exc)}") from exc
-    except RecursionError as exc:
-        raise ConfigError(f"{name}: the document is nested too deeply") from exc
     if node is None:
         raise ConfigError(f"{name} is empty; `llm-proxy config show` prints an example")
     return Value(name, "", node)

@@ -68,23 +68,24 @@ async def test_pipelined_requests_are_answered_in_order(mock: MockServer) -> Non
 
 
 async def test_requests_piled_up_behind_a_slow_answer_stop_the_reading(mock: MockServer) -> None:
-    slow = MODELS.replace(b"\r\n\r\n", b"\r\nX-Mock-Delay: 100ms\r\n\r\n")
+    slow = MODELS.replace(b"\r\n\r\n", b"\r\nX-Mock-Delay: 300ms\r\n\r\n")
     large = MODELS.replace(b"\r\n\r\n", b"\r\nX: " + b"x" * 10_000 + b"\r\n\r\n")
     async with _connect(mock) as client:
         client.send(slow + large * 100)
-        assert (await client.answer())[0] == 200
+        async with asyncio.timeout(20):
+            while not any(connection.is_read_paused for connection in mock.connections):
+                await asyncio.sleep(0.001)
         assert len(mock.requests) < 100
-        for _ in range(100):
+        for _ in range(101):
             assert (await client.answer())[0] == 200
 
 
 async def test_no_answer_is_made_for_a_client_that_does_not_read(mock: MockServer) -> None:
-    vectors = json.dumps({"model": "m", "input": ["x"] * 100}).encode()
-    request = HEAD.replace(b"/chat/completions", b"/embeddings") + b"Content-Length: %d\r\n\r\n"
+    long = b"X-Mock-Tokens: 500000\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
     host, port = mock.address.split(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
     client = Client(reader, writer)
-    client.send((request % len(vectors) + vectors) * 5)  # answers of 3 MB
+    client.send((HEAD + long) * 5)  # answers of 3 MB
     async with asyncio.timeout(20):
         while not any(connection.is_write_paused for connection in mock.connections):
             await asyncio.sleep(0.001)
@@ -168,6 +169,17 @@ async def test_the_connection_closes_when_the_client_wants_it(
     async with _connect(mock) as client:
         client.send(request + MODELS)
         assert (await client.rest()).count(b"HTTP/1.1 ") == 1
+
+
+async def test_http_1_0_is_told_that_its_connection_is_kept(mock: MockServer) -> None:
+    request = MODELS.replace(b"1.1\r\n", b"1.0\r\nConnection: keep-alive\r\n")
+    async with _connect(mock) as client:
+        client.send(request)
+        head = await client.head()
+        assert b"connection: keep-alive\r\n" in head
+        await client.reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
+        client.send(MODELS)
+        assert b"connection:" not in await client.head()
 
 
 @pytest.mark.parametrize(

@@ -1,32 +1,23 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from llm_proxy.cli.completions import SHELLS, VARIABLE, wanted_shell
+from llm_proxy.cli.main import run
 
 ROOT = Path(__file__).parents[2]
 
 
-def _run(**environ: str) -> str:
-    process = subprocess.run(
-        [sys.executable, "-m", "llm_proxy"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, **environ},
-    )
-    return process.stdout
-
-
 @pytest.mark.parametrize("shell", SHELLS)
-def test_shipped_script_is_what_the_command_prints(shell: str) -> None:
+def test_shipped_script_is_what_the_command_prints(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, shell: str
+) -> None:
+    monkeypatch.setenv(VARIABLE, f"source_{shell}")
+    assert run([]) == 0
     shipped = (ROOT / "completions" / f"llm-proxy.{shell}").read_text()
-    assert _run(**{VARIABLE: f"source_{shell}"}) == shipped, "run scripts/generate"
+    assert capsys.readouterr().out == shipped, "run scripts/generate"
 
 
 def test_script_for_zsh_can_be_loaded_from_fpath() -> None:
@@ -35,9 +26,21 @@ def test_script_for_zsh_can_be_loaded_from_fpath() -> None:
     assert "loadautofunc" in script
 
 
-def test_commands_are_completed() -> None:
-    found = _run(**{VARIABLE: "complete_bash", "COMP_WORDS": "llm-proxy conf", "COMP_CWORD": "1"})
-    assert found.split() == ["config"]
+@pytest.mark.parametrize(
+    ("line", "found"), [("conf", ["config"]), ("config ", ["validate", "show"])]
+)
+def test_commands_are_completed(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    found: list[str],
+) -> None:
+    monkeypatch.setenv(VARIABLE, "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"llm-proxy {line}")
+    monkeypatch.setenv("COMP_CWORD", str(1 + line.count(" ")))
+    with pytest.raises(SystemExit):
+        run([])
+    assert capsys.readouterr().out.split() == found
 
 
 def test_script_is_printed_only_when_asked_for() -> None:

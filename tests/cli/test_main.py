@@ -98,6 +98,20 @@ def test_debug_lets_the_traceback_through(failing: dict[str, BaseException]) -> 
         run(["--debug", "fail"])
 
 
+def test_traceback_is_the_plain_one_without_variables(tmp_path: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "llm_proxy", "--debug", "config", "validate", "canary.yaml"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert process.returncode == 1
+    assert process.stderr.startswith("Traceback (most recent call last):\n")
+    assert "ConfigError: " in process.stderr
+    assert "╭" not in process.stderr
+
+
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt(), typer.Abort()])
 def test_interruption_exits_130(
     capsys: pytest.CaptureFixture[str],

@@ -42,11 +42,10 @@ class Peer:
         """A head, and a body whose length it tells."""
         head = self.read_until(b"\r\n\r\n")
         start, *lines = head[:-4].split(b"\r\n")
-        headers = [tuple(line.split(b": ", 1)) for line in lines]
-        message = Message(start=start, headers=headers, body=b"")  # type: ignore[arg-type]
+        message = Message(start=start, lines=lines, body=b"")
         length = message.value(b"content-length")
         body = self.read(int(length)) if length else b""
-        return Message(start=start, headers=message.headers, body=body)
+        return Message(start=start, lines=lines, body=body)
 
     def _receive(self) -> bytes:
         data = self.sock.recv(65536)
@@ -67,14 +66,18 @@ class Peer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     start: bytes
-    headers: list[tuple[bytes, bytes]]  # in order, as they were sent
+    lines: list[bytes]  # of the headers, as they were sent
     body: bytes
 
     def value(self, name: bytes) -> bytes | None:
-        return next((value for key, value in self.headers if key.lower() == name), None)
+        """Of the first header of that name, which is in lower case."""
+        start = name + b":"
+        found = (line for line in self.lines if line.lower().startswith(start))
+        line = next(found, None)
+        return None if line is None else line[len(start) :].strip()
 
     def names(self) -> list[bytes]:
-        return [name for name, _ in self.headers]
+        return [line.partition(b":")[0] for line in self.lines]
 
 
 class RawUpstream:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 
 from llm_proxy.home import Home
@@ -149,6 +150,13 @@ class ServerProcess:
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
+
+    def client(self, token: str = "", **headers: str) -> httpx.Client:
+        given = {"Authorization": f"Bearer {token}"} if token else {}
+        # Without TLS there is nothing to verify, and reading the roots takes 30 ms.
+        return httpx.Client(
+            base_url=self.url, headers={**given, **headers}, trust_env=False, verify=False
+        )
 
     def stop(self) -> int:
         """Drains; the exit code, when nothing of it is left."""

@@ -41,7 +41,7 @@ class MockConnection(asyncio.Protocol):
         self._malformed: Refused | None = None
         self._owes_continue = False
         self.is_write_paused = False  # the client reads too slowly
-        self._is_read_paused = False
+        self.is_read_paused = False  # requests are waiting
         self._is_answering = False
         self._is_closing = False
         self._linger: asyncio.TimerHandle | None = None
@@ -176,10 +176,10 @@ class MockConnection(asyncio.Protocol):
 
     def _throttle_reading(self) -> None:
         """Nothing is read while requests are waiting, so that few can be."""
-        if self._is_closing or self._is_read_paused is bool(self._queue):
+        if self._is_closing or self.is_read_paused is bool(self._queue):
             return
-        self._is_read_paused = not self._is_read_paused
-        if self._is_read_paused:
+        self.is_read_paused = not self.is_read_paused
+        if self.is_read_paused:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()

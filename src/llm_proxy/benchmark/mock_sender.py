@@ -166,5 +166,11 @@ class Sender:
             answer.headers,
             encoding,
             framing,
-            b"" if keep_alive else b"connection: close\r\n",
+            self._connection(keep_alive),
         )
+
+    def _connection(self, keep_alive: bool) -> bytes:
+        if not keep_alive:
+            return b"connection: close\r\n"
+        # HTTP/1.0 clients have to be told (RFC 9112 9.3).
+        return b"" if self._request.version == "1.1" else b"connection: keep-alive\r\n"

@@ -22,6 +22,7 @@ app = typer.Typer(
     cls=LazyCommands,
     help="A fast, transparent LLM gateway that keeps API keys and hands out withering tokens.",
     no_args_is_help=True,
+    pretty_exceptions_enable=False,  # they may show local variables, and so secrets
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

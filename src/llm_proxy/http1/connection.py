@@ -92,8 +92,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def send_more(self, data: bytes, ends: bool) -> None:
         self._request_has_ended = ends
-        if not self._has_head:
-            self.deadline = self._pool.timers.now + self._pool.timeouts.response_header
+        if not self._has_head:  # the wait for it begins when all is sent: clients may be slow
+            wait = self._pool.timeouts.response_header if ends else NEVER
+            self.deadline = self._pool.timers.now + wait
         if not self.is_closed:
             self._transport.write(data)
 
@@ -155,11 +156,16 @@ class UpstreamConnection(asyncio.Protocol):
         )
 
     def pause_writing(self) -> None:
+        """From here on it is the upstream that is slow."""
         if self.handler is not None:
+            if not self._has_head:
+                self.deadline = self._pool.timers.now + self._pool.timeouts.response_header
             self.handler.pause_request()
 
     def resume_writing(self) -> None:
         if self.handler is not None:
+            if not self._has_head and not self._request_has_ended:
+                self.deadline = NEVER
             self.handler.resume_request()
 
     def data_received(self, data: bytes) -> None:
@@ -184,6 +190,8 @@ class UpstreamConnection(asyncio.Protocol):
         if end < 4:
             if len(data) >= MAX_HEAD_BYTES:
                 raise FramingError(f"its head is longer than {MAX_HEAD_BYTES} bytes")
+            if data[:5] != b"HTTP/"[: len(data)] or data.count(b"\n") != data.count(b"\r\n"):
+                raise FramingError("its head is malformed")  # and its end would never be found
             self._buffer = data
             return
         head = parse_response_head(data[:end])

