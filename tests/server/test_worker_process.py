@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -112,3 +114,23 @@ async def test_signals_to_a_process_that_is_gone_are_harmless(launch: Launch) ->
     worker.kill()
     worker.send_signal(0)
     worker.drain(1.0)
+
+
+async def test_launch_cancelled_at_any_step_leaves_no_process(
+    scripted: Callable[[str], list[str]], worker_config: WorkerConfig
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for steps in range(8):
+            launching = asyncio.create_task(
+                WorkerProcess.launch(scripted("silent"), listener=listener, config=worker_config)
+            )
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            launching.cancel()
+            (result,) = await asyncio.gather(launching, return_exceptions=True)
+            if isinstance(result, WorkerProcess):  # it was complete: its owner ends it
+                result.kill()
+                await result.wait()
+    gc.collect()  # a process or transport that nobody owns is a ResourceWarning, so an error
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,23 @@ async def start_process(
         env=dict(environ),
         start_new_session=True,
     )
+
+
+async def open_channel() -> tuple[asyncio.StreamReader, asyncio.StreamWriter, socket.socket]:
+    """Our end of a new socket pair, and the one for the child.
+
+    Open it before the process: nothing may be awaited between the start of a process and the
+    object that owns it, or a start that is cancelled there leaves an orphan.
+    """
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    try:
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+    except BaseException:
+        ours.close()
+        theirs.close()
+        raise
+    return reader, writer, theirs
 
 
 def describe_exit(code: int) -> str:

@@ -25,7 +25,12 @@ from llm_proxy.server.channel import (
     decode_from_worker,
     encode,
 )
-from llm_proxy.server.child_process import child_environment, describe_exit, start_process
+from llm_proxy.server.child_process import (
+    child_environment,
+    describe_exit,
+    open_channel,
+    start_process,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +64,7 @@ class WorkerProcess:
         config: WorkerConfig,
         ready_timeout_s: float = READY_TIMEOUT_S,
     ) -> WorkerProcess:
-        ours, theirs = socket.socketpair()
+        reader, writer, theirs = await open_channel()
         try:
             process = await start_process(
                 [*command, "--channel", str(theirs.fileno()), "--listen", str(listener.fileno())],
@@ -67,12 +72,10 @@ class WorkerProcess:
                 pass_fds=[theirs.fileno(), listener.fileno()],
             )
         except BaseException:
-            ours.close()
+            writer.close()
             raise
         finally:
             theirs.close()
-        ours.setblocking(False)
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
         worker = cls(process, reader, writer, ready_timeout_s=ready_timeout_s)
         worker._send(Configure(config))
         return worker

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from llm_proxy.errors import ConfigError, LLMProxyError
-from llm_proxy.server.child_process import child_environment, describe_exit, start_process
+from llm_proxy.server.child_process import (
+    child_environment,
+    describe_exit,
+    open_channel,
+    start_process,
+)
 
 READY_TIMEOUT_S = 10.0
 
@@ -36,7 +40,7 @@ class WriterProcess:
     async def launch(
         cls, command: Sequence[str], *, ready_timeout_s: float = READY_TIMEOUT_S
     ) -> WriterProcess:
-        ours, theirs = socket.socketpair()
+        reader, writer, theirs = await open_channel()
         try:
             process = await start_process(
                 [*command, "--parent-fd", str(theirs.fileno())],
@@ -44,12 +48,10 @@ class WriterProcess:
                 pass_fds=[theirs.fileno()],
             )
         except BaseException:
-            ours.close()
+            writer.close()
             raise
         finally:
             theirs.close()
-        ours.setblocking(False)
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
         return cls(process, reader, writer, ready_timeout_s=ready_timeout_s)
 
     @property

@@ -148,6 +148,7 @@ async def test_refused_upload_breaks_off_an_answer_that_had_begun(gate: Gate) ->
     await client.send(gate.request(b"Transfer-Encoding: chunked") + b"1\r\nx\r\n")
     peer = await gate.openai.accept()
     await peer.head()
+    await peer.read_until(b"x\r\n")
     await peer.send(SSE + CHUNKED + chunk(b"data: 1\n\n"))
     await client.read_until(b"\r\n\r\n")
     assert await client.chunk() == b"data: 1\n\n"
@@ -186,16 +187,13 @@ async def test_anthropic_sdk_raises_on_a_broken_stream(gate: Gate) -> None:
     ) as sdk:
         asking = asyncio.create_task(
             sdk.messages.create(
-                model="claude-sonnet-4-5",
+                model="some-model",
                 max_tokens=10,
                 messages=[{"role": "user", "content": "hi"}],
                 stream=True,
             )
         )
-        try:
-            peer = await gate.anthropic.accept()
-        except TimeoutError:
-            raise asking.exception()
+        peer = await gate.anthropic.accept()
         await peer.request()
         await peer.send(SSE + CHUNKED + chunk(b'event: ping\ndata: {"type": "ping"}\n\n'))
         events = await asking
