@@ -107,7 +107,7 @@ class Cipher:
 
         try:
             raw = base64.b64decode(key.reveal(), validate=True)
-        except binascii.Error:
+        except ValueError:
             raw = b""
         if len(raw) != _KEY_BYTES:
             raise ConfigError(

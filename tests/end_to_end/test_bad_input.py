@@ -78,7 +78,7 @@ def test_management_port_in_use(server: ServerProcess) -> None:
         ("100ms", "soon", "apis.impatient.timeouts.response_header"),
         ("max_conns: 1", "max_conns: many", "apis.narrow.connection.max_conns"),
         ("default_api: openai", "default_api: closedai", "'closedai'"),
-        ("default_api: openai", "default_api: {", "isn't valid YAML"),
+        ("default_api: openai", "default_api: @", "isn't valid YAML"),
     ],
 )
 def test_mistake_in_the_provider_file(

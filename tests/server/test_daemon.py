@@ -5,13 +5,14 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from llm_proxy.errors import ConfigError
-from llm_proxy.server.daemon import run_as_daemon
+from llm_proxy.server.daemon import _end_daemon, run_as_daemon
 from llm_proxy.server.pidfile import running_pid
 
 # A program that becomes a daemon; its parent prints what was reported, or why it failed.
@@ -61,7 +62,7 @@ def outcome(folder: Path, kind: str) -> str:
 
 
 def wait_for(path: Path, text: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not path.exists() or text not in path.read_text():
         assert time.monotonic() < deadline, path.read_text() if path.exists() else "no file"
         time.sleep(0.01)
@@ -101,10 +102,22 @@ def test_interrupted_parent_ends_the_daemon(tmp_path: Path) -> None:
         program.send_signal(signal.SIGINT)
         output, _ = program.communicate(timeout=20)
     assert "KeyboardInterrupt" in output
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while running_pid(tmp_path / "pid") is not None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_daemon_that_has_not_told_its_pid_yet_is_ended_too() -> None:
+    reading, writing = os.pipe()
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    late = threading.Timer(0.1, lambda: os.write(writing, b"%d\n" % sleeper.pid))
+    late.start()
+    _end_daemon(reading, bytearray())
+    late.join()
+    assert sleeper.wait(10) == -signal.SIGTERM
+    os.close(reading)
+    os.close(writing)
 
 
 def test_log_file_that_cannot_be_written_starts_nothing(tmp_path: Path) -> None:

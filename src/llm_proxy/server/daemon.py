@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 Report = Callable[[bytes], None]
 
 _START_TIMEOUT_S = 60.0  # every step of a start has a shorter limit of its own
+_PID_TIMEOUT_S = 5.0  # it is sent right after the fork
 _STARTED, _FAILED = b"+", b"-"
 
 
@@ -38,11 +39,10 @@ def run_as_daemon(serve: Callable[[Report], int], *, folder: Path, log_file: Pat
         if os.fork():
             os._exit(0)
         _serve_detached(serve, report_to=writing, folder=folder, output=output)
-    os.close(writing)
-    os.close(output)
-    os.waitpid(middle, 0)
     try:
-        return _await_report(reading, log_file)
+        os.close(writing)
+        os.close(output)
+        return _await_report(reading, middle, log_file)
     finally:
         os.close(reading)
 
@@ -120,12 +120,13 @@ class _Reporter:
             self._pipe = None
 
 
-def _await_report(pipe: int, log_file: Path) -> bytes:
+def _await_report(pipe: int, middle: int, log_file: Path) -> bytes:
     received = bytearray()
     try:
+        os.waitpid(middle, 0)
         _read_to_end(pipe, received)
     except (KeyboardInterrupt, TimeoutError) as exc:
-        _end_daemon(received)
+        _end_daemon(pipe, received)
         if isinstance(exc, KeyboardInterrupt):
             raise
         raise LLMProxyError(
@@ -149,8 +150,13 @@ def _read_to_end(pipe: int, received: bytearray) -> None:
         received += piece
 
 
-def _end_daemon(received: bytearray) -> None:
-    pid = bytes(received).partition(b"\n")[0]
-    if pid.isdigit():
-        with suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGTERM)
+def _end_daemon(pipe: int, received: bytearray) -> None:
+    """Its pid is the first line it sends, and may still be on its way."""
+    deadline = time.monotonic() + _PID_TIMEOUT_S
+    while b"\n" not in received:
+        readable, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
+        if not readable or not (piece := os.read(pipe, 65536)):
+            return
+        received += piece
+    with suppress(ProcessLookupError):
+        os.kill(int(received.partition(b"\n")[0]), signal.SIGTERM)

@@ -218,6 +218,7 @@ class MemoryGrants:
 
     async def load(self, digest: bytes) -> TokenGrant | None:
         self.loads.append(digest)
+        await asyncio.sleep(0)
         grant = self.grants.get(digest)
         if grant is not None:
             count = grant.request_count + self.counts[grant.token_id]
@@ -236,6 +237,7 @@ class MemoryGrants:
         self.uses += uses
         for use in uses:
             self.counts[use.token_id] += use.requests
+        await asyncio.sleep(0)
 
     def add(self, token: bytes, **changes: Any) -> TokenGrant:
         values: dict[str, Any] = {
@@ -459,6 +461,11 @@ async def start_gate(
     yield start
     for gate in gates:
         await gate.close()
+
+
+@pytest.fixture(scope="session")
+def new_grants() -> type[MemoryGrants]:
+    return MemoryGrants
 
 
 @pytest.fixture

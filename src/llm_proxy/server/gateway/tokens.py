@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
+from weakref import WeakValueDictionary
 
 from llm_proxy.errors import Refusal, StoreError
 from llm_proxy.grants import TokenGrant, TokenUse
@@ -33,9 +34,10 @@ class GrantSource(Protocol):
 
 
 class TokenUsage:
-    """What this worker counted of a token; outlives the snapshots of its grant."""
+    """What this worker counted of a token; outlives the snapshots of its grant, and is one for all
+    of them: after a rotation with grace, two digests are of the same token."""
 
-    __slots__ = ("last_used_at", "recorded", "total")
+    __slots__ = ("__weakref__", "last_used_at", "recorded", "total")
 
     def __init__(self) -> None:
         self.total = 0  # requests admitted by this worker
@@ -80,7 +82,8 @@ class Tokens:
         self._loop = asyncio.get_running_loop()
         self._known: dict[bytes, KnownToken] = {}
         self._unknown: dict[bytes, float] = {}  # digest: until when, on the loop's clock
-        self._unrecorded: dict[str, TokenUsage] = {}  # by token id
+        self._usages: WeakValueDictionary[str, TokenUsage] = WeakValueDictionary()  # by token id
+        self._unrecorded: dict[str, TokenUsage] = {}  # those of them that the store must be told
         self._store_turn = asyncio.Lock()  # so that no count changes while a grant is read
         self._loading: dict[bytes, asyncio.Task[None]] = {}
         self._waiters: dict[bytes, list[Waiter]] = {}
@@ -164,7 +167,8 @@ class Tokens:
                 self._unknown.clear()
             self._unknown[digest] = self._loop.time() + UNKNOWN_FOR_S
             return _no_such_token()
-        token = KnownToken(grant, self._unrecorded.get(grant.token_id) or TokenUsage())
+        usage = self._usages.setdefault(grant.token_id, TokenUsage())
+        token = KnownToken(grant, usage)
         if len(self._known) >= MAX_KNOWN:
             del self._known[next(iter(self._known))]
         self._known[digest] = token
@@ -204,10 +208,8 @@ class Tokens:
                 del self._unrecorded[token_id]
 
     async def close(self) -> None:
-        tasks = tuple(self._loading.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Waits for look-ups: they record use, and what is cut off there would be counted twice."""
+        await asyncio.gather(*self._loading.values(), return_exceptions=True)
 
 
 def _no_such_token() -> Refusal:

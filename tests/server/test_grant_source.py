@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from llm_proxy.errors import StoreUnavailable
+from llm_proxy.grants import TokenUse
+from llm_proxy.secrets import Cipher, Secret, new_encryption_key, token_digest
+from llm_proxy.server.grant_source import StoreGrantSource
+from llm_proxy.store.database import Store
+from llm_proxy.store.projects import Project, create_project
+from llm_proxy.store.tokens import Token, create_token
+
+pytestmark = pytest.mark.anyio
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+def _open_store(path: Path) -> Store:
+    store = Store(path, cipher=Cipher(new_encryption_key()))
+    store.open(migrate=True)
+    project = Project(
+        id="p",
+        name="p",
+        description="",
+        metadata={},
+        is_active=True,
+        deactivated_at=None,
+        created_at=NOW,
+        updated_at=NOW,
+        api_keys={"openai": Secret("sk-upstream")},
+    )
+    token = Token(
+        id="t",
+        name="",
+        masked="sk-…",
+        project_id="p",
+        expires_at=NOW + timedelta(days=1),
+        is_active=True,
+        deactivated_at=None,
+        max_requests=5,
+        request_count=0,
+        cache_hit_count=0,
+        created_at=NOW,
+        last_used_at=None,
+    )
+    create_project(store, project)
+    create_token(store, token, digest=token_digest(b"sk-token"))
+    return store
+
+
+async def test_a_grant_comes_from_the_store_with_what_was_recorded(tmp_path: Path) -> None:
+    store = _open_store(tmp_path / "db")
+    source = StoreGrantSource(store)
+    await source.record([TokenUse(token_id="t", requests=2, last_used_at=NOW.timestamp())])
+    grant = await source.load(token_digest(b"sk-token"))
+    assert grant is not None
+    assert (grant.token_id, grant.request_count, grant.max_requests) == ("t", 2, 5)
+    assert grant.upstream_keys == {"openai": Secret("sk-upstream")}
+    assert await source.load(token_digest(b"sk-other")) is None
+    store.close()
+
+
+async def test_a_closed_store_is_unavailable(tmp_path: Path) -> None:
+    store = _open_store(tmp_path / "db")
+    store.close()
+    with pytest.raises(StoreUnavailable):
+        await StoreGrantSource(store).load(token_digest(b"sk-token"))
