@@ -170,8 +170,8 @@ Try it yourself:
 
 
 def _stay_up() -> None:
-    print("Ctrl-C ends it.", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
+        print("Ctrl-C ends it.", flush=True)
         while True:
             signal.pause()
 

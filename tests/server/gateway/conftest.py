@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import socket
+import ssl
 import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 import pytest
@@ -70,6 +71,12 @@ class Wire:
             return await within_limit(self.reader.read(1)) == b""
         except ConnectionError:
             return True
+
+    def stop_reading(self) -> None:
+        cast("asyncio.Transport", self.writer.transport).pause_reading()
+
+    def go_on_reading(self) -> None:
+        cast("asyncio.Transport", self.writer.transport).resume_reading()
 
     def half_close(self) -> None:
         self.writer.write_eof()
@@ -180,8 +187,8 @@ class ScriptedUpstream:
         self.servers: list[asyncio.Server] = []
         self.port = 0
 
-    async def listen(self, **options: Any) -> None:
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, **options)
+    async def listen(self, tls: ssl.SSLContext | None = None) -> None:
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=tls)
         self.servers.append(server)
         self.port = server.sockets[0].getsockname()[1]
 
@@ -396,10 +403,11 @@ class Gate:
 StartGate = Callable[..., Awaitable[Gate]]
 
 
-def _apis(gate: Gate, changes: dict[str, Any]) -> dict[str, Api]:
+def _apis(gate: Gate, tls_host: str | None, changes: dict[str, Any]) -> dict[str, Api]:
+    origin = f"https://{tls_host}" if tls_host else "http://127.0.0.1"
     openai = Api(
         name="openai",
-        base_url=f"http://127.0.0.1:{gate.openai.port}",
+        base_url=f"{origin}:{gate.openai.port}",
         allowed_endpoints=("/v1/chat/completions", "/v1/models", "/v1/files/*"),
         allowed_methods=("GET", "POST", "DELETE", "HEAD"),
     )
@@ -426,16 +434,17 @@ async def start_gate(
         records: bool = True,
         debug_headers: bool = False,
         management_is_public: bool = True,
-        listen: dict[str, Any] | None = None,
+        tls: ssl.SSLContext | None = None,
+        tls_host: str | None = None,
         **openai: Any,
     ) -> Gate:
         timers = ManualTimers(asyncio.get_running_loop())
         gate = Gate(timers=timers)
-        await gate.openai.listen(**(listen or {}))
+        await gate.openai.listen(tls)
         await gate.anthropic.listen()
         control_socket = tmp_path_factory.mktemp("s") / "control"
         await gate.control.listen_unix(control_socket)
-        apis = _apis(gate, openai)
+        apis = _apis(gate, tls_host, openai)
         upstreams = {
             name: build_upstream(api, timers, max_body=max_request_size)
             for name, api in apis.items()

@@ -91,7 +91,7 @@ async def test_large_upload_is_whole_and_never_held(gate: Gate) -> None:
 
 async def test_client_that_does_not_read_pauses_the_upstream(gate: Gate) -> None:
     client = await gate.connect(small_socket())
-    client.writer.transport.pause_reading()
+    client.stop_reading()
     await client.send(gate.request(body=b"{}"))
     peer = await gate.openai.accept()
     await peer.request()
@@ -99,7 +99,7 @@ async def test_client_that_does_not_read_pauses_the_upstream(gate: Gate) -> None
     sent = await sent_until_blocked(peer)
     assert sent < 32 * MIB  # what the kernel's buffers take
     assert gate.client_transport().get_write_buffer_size() < MOST_HELD
-    client.writer.transport.resume_reading()
+    client.go_on_reading()
     await client.read_until(b"\r\n\r\n")
     sending = asyncio.create_task(pump(peer, 64 * MIB - sent))
     await drain(client, 64 * MIB, gate)
@@ -110,7 +110,7 @@ async def blocked_upload(gate: Gate, request: bytes) -> tuple[Wire, Peer, int]:
     client = await gate.connect()
     await client.send(request + BLOCK)
     peer = await gate.openai.accept()
-    peer.writer.transport.pause_reading()
+    peer.stop_reading()
     sent = await sent_until_blocked(client)
     assert sent < 32 * MIB
     (upstream_side,) = [
@@ -123,7 +123,7 @@ async def blocked_upload(gate: Gate, request: bytes) -> tuple[Wire, Peer, int]:
 async def test_upstream_that_does_not_read_pauses_the_client(gate: Gate) -> None:
     request = gate.request(b"Content-Length: %d" % (64 * MIB))
     client, peer, sent = await blocked_upload(gate, request)
-    peer.writer.transport.resume_reading()
+    peer.go_on_reading()
     await peer.head()
     sending = asyncio.create_task(pump(client, 64 * MIB - sent))
     await drain(peer, 64 * MIB, gate)
@@ -156,7 +156,7 @@ async def test_pipelined_request_waits_for_the_reader_of_the_one_before(gate: Ga
     """The last piece of an answer fills the client's buffer: that may pause neither the upstream
     connection, which is idle by then, nor the next request that uses it."""
     client = await gate.connect(small_socket())
-    client.writer.transport.pause_reading()
+    client.stop_reading()
     await client.send(gate.request(body=b"1"))
     peer = await gate.openai.accept()
     transport = gate.client_transport()
@@ -172,7 +172,7 @@ async def test_pipelined_request_waits_for_the_reader_of_the_one_before(gate: Ga
     assert (await peer.request()).endswith(b"2")
     await peer.answer(b"y" * 1000)
     assert (await other.response()).body == b"y" * 1000
-    client.writer.transport.resume_reading()
+    client.go_on_reading()
     for _ in range(answers):
         assert len((await client.response()).body) == 200_000
     await peer.request()
@@ -182,14 +182,14 @@ async def test_pipelined_request_waits_for_the_reader_of_the_one_before(gate: Ga
 
 async def test_upstream_told_to_wait_is_not_timed_out(gate: Gate) -> None:
     client = await gate.connect(small_socket())
-    client.writer.transport.pause_reading()
+    client.stop_reading()
     await client.send(gate.request(body=b"{}"))
     peer = await gate.openai.accept()
     await peer.request()
     await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (64 * MIB))
     sent = await sent_until_blocked(peer)
     gate.timers.advance(299)  # the idle limit of the upstream is 300 s as well
-    client.writer.transport.resume_reading()
+    client.go_on_reading()
     await client.read_until(b"\r\n\r\n")
     sending = asyncio.create_task(pump(peer, 64 * MIB - sent))
     await drain(client, 64 * MIB, gate)
@@ -198,7 +198,7 @@ async def test_upstream_told_to_wait_is_not_timed_out(gate: Gate) -> None:
 
 async def test_client_that_never_reads_is_given_up(gate: Gate) -> None:
     client = await gate.connect(small_socket())
-    client.writer.transport.pause_reading()
+    client.stop_reading()
     await client.send(gate.request(body=b"{}"))
     peer = await gate.openai.accept()
     await peer.request()

@@ -112,13 +112,10 @@ class ClientConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._is_writing_paused = False
-        now = self._gateway.timers.now
-        if self.transport.is_closing():
+        if self._is_lingering or self.transport.is_closing():
             return
-        if self._is_lingering:
-            self._deadline = now + LINGER_S
-        elif self._body_left or self._chunked is not None:
-            self._deadline = now + BODY_IDLE_S
+        if self._body_left or self._chunked is not None:
+            self._deadline = self._gateway.timers.now + BODY_IDLE_S
         elif self._exchange is not None:
             self._deadline = NEVER
         else:
@@ -326,8 +323,8 @@ class ClientConnection(asyncio.Protocol):
         self._body_left = 0
         self._chunked = None
         self._pipelined = _NO_BYTES
-        if not self._is_writing_paused:
-            self._deadline = self._gateway.timers.now + LINGER_S
+        is_read = not self.transport.get_write_buffer_size()
+        self._deadline = self._gateway.timers.now + (LINGER_S if is_read else WRITE_IDLE_S)
         self.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()

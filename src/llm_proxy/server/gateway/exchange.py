@@ -497,6 +497,7 @@ class Exchange:
         named = self._head.named
         asked = named.get(b"access-control-request-headers", b"").decode("latin-1")
         self._status = 204
+        self.keeps_alive = self.keeps_alive and self._client.can_keep_alive()
         self._client.write(
             preflight_answer(
                 named[b"origin"].decode("latin-1"),

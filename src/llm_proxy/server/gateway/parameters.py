@@ -11,6 +11,10 @@ from typing import Any, Final
 
 from llm_proxy.errors import Refusal
 
+# Codecs that Python has beside the charsets; some take the square of the length.
+_NO_CHARSETS: Final = frozenset(
+    ("idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape")
+)
 _SHOWN: Final = 100  # characters of a refused value
 
 
@@ -57,7 +61,10 @@ def _decode(body: bytes, content_type: bytes) -> str:
     message["Content-Type"] = content_type.decode("latin-1")
     charset = message.get_param("charset")
     if isinstance(charset, str):
-        return body.decode(codecs.lookup(charset).name)
+        name = codecs.lookup(charset).name
+        if name in _NO_CHARSETS:
+            raise LookupError(charset)
+        return body.decode(name)
     # RFC 8259 says UTF-8; UTF-16 and UTF-32 show in the first bytes.
     encoding: str = json.detect_encoding(body)
     return body.decode(encoding)

@@ -219,7 +219,7 @@ def _obey_connection(head: RequestHead, value: bytes) -> None:
         head.keeps_alive = False
     elif head.is_http_10 and b"keep-alive" in items:
         head.keeps_alive = True
-    others = items - {b"close", b"keep-alive", b"host", b"content-length", *CREDENTIALS}
+    others = items - {b"close", b"keep-alive", b"host", *_KEPT, *CREDENTIALS}
     others -= {name.encode() for name in HOP_BY_HOP}
     if not others:
         return

@@ -1,0 +1,169 @@
+"""TLS to upstreams: verified, with SNI, and no different in what is relayed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+
+from llm_proxy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tests.server.gateway.conftest import Gate, StartGate
+
+pytestmark = pytest.mark.anyio
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Authority:
+    def __init__(self, folder: Path) -> None:
+        self._ca = trustme.CA()
+        self.ca_file = str(folder / "ca.pem")
+        self._ca.cert_pem.write_to_path(self.ca_file)
+        self.names: list[str | None] = []  # as clients asked for them
+
+    def server(self, *identities: str) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._ca.issue_cert(*identities).configure_cert(context)
+        context.sni_callback = self._note
+        return context
+
+    def _note(self, _: ssl.SSLObject, name: str | None, __: ssl.SSLContext) -> None:
+        self.names.append(name)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture
+async def secure(start_gate: StartGate, authority: Authority) -> Gate:
+    context = authority.server("localhost")
+    return await start_gate(tls=context, tls_host="localhost", ca_file=authority.ca_file)
+
+
+async def test_trusted_upstream_is_asked_by_its_name(secure: Gate, authority: Authority) -> None:
+    authority.names.clear()
+    received, response = await secure.relay(secure.request(body=b"{}"), ANSWER)
+    assert response.body == b"ok"
+    assert b"\r\nHost: localhost:%d\r\n" % secure.openai.port in received
+    assert authority.names == ["localhost"]
+
+
+async def test_connection_is_kept(secure: Gate) -> None:
+    client = await secure.connect()
+    await client.send(secure.request(body=b"{}") * 3)
+    peer = await secure.openai.accept()
+    for _ in range(3):
+        await peer.request()
+        await peer.send(ANSWER)
+        assert (await client.response()).body == b"ok"
+
+
+async def test_unknown_authority_is_not_trusted(
+    start_gate: StartGate, authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "asyncio")
+    other = Authority(tmp_path)
+    gate = await start_gate(
+        tls=authority.server("localhost"), tls_host="localhost", ca_file=other.ca_file
+    )
+    response = await gate.ask(gate.request(body=b"{}"))
+    assert (response.status, response.code) == (502, "upstream_unreachable")
+    message = response.error["message"]
+    assert message.startswith("The upstream's certificate is not trusted: ")
+    assert "unable to get local issuer certificate" in message
+    assert not gate.openai.has_news()
+
+
+async def test_certificate_of_another_host_is_not_trusted(
+    start_gate: StartGate, authority: Authority
+) -> None:
+    gate = await start_gate(
+        tls=authority.server("other.test"), tls_host="localhost", ca_file=authority.ca_file
+    )
+    response = await gate.ask(gate.request(body=b"{}"))
+    assert response.code == "upstream_unreachable"
+    assert "certificate is not valid for 'localhost'" in response.error["message"]
+
+
+async def test_upstream_without_tls_is_unreachable(
+    start_gate: StartGate, authority: Authority
+) -> None:
+    gate = await start_gate(tls_host="localhost", ca_file=authority.ca_file)
+    client = await gate.connect()
+    await client.send(gate.request(body=b"{}"))
+    for _ in range(2):  # the second is the configured retry
+        peer = await gate.openai.accept()
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    response = await client.response()
+    assert (response.status, response.code) == (502, "upstream_unreachable")
+    assert response.error["message"].startswith("TLS with the upstream failed: ")
+
+
+async def test_old_protocol_is_refused(start_gate: StartGate, authority: Authority) -> None:
+    context = authority.server("localhost")
+    with pytest.warns(DeprecationWarning):
+        context.minimum_version = ssl.TLSVersion.TLSv1_1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    gate = await start_gate(tls=context, tls_host="localhost", ca_file=authority.ca_file)
+    assert (await gate.ask(gate.request(body=b"{}"))).code == "upstream_unreachable"
+
+
+async def test_missing_ca_file_is_an_error_of_the_configuration(start_gate: StartGate) -> None:
+    with pytest.raises(ConfigError, match=r"ca_file /no/such\.pem: No such file or directory"):
+        await start_gate(base_url="https://localhost", ca_file="/no/such.pem")
+
+
+async def test_slow_client_pauses_an_upstream_over_tls(secure: Gate) -> None:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+    client = await secure.connect(sock)
+    client.stop_reading()
+    await client.send(secure.request(body=b"{}"))
+    peer = await secure.openai.accept()
+    await peer.request()
+    size = 32 << 20
+    peer.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+    transport = secure.client_transport()
+    async with asyncio.timeout(5):
+        while not transport.get_write_buffer_size():
+            await asyncio.sleep(0.001)
+    await asyncio.sleep(0.1)
+    assert transport.get_write_buffer_size() < 1_000_000
+    assert peer.writer.transport.get_write_buffer_size() > 8 << 20
+    client.go_on_reading()
+    assert len((await client.response()).body) == size
+
+
+async def test_end_without_a_goodbye_is_no_end(secure: Gate) -> None:
+    """Anybody on the way can send a FIN: without TLS's own close, a body may be cut."""
+    client = await secure.connect()
+    await client.send(secure.request(body=b"{}"))
+    peer = await secure.openai.accept()
+    await peer.request()
+    await peer.send(b"HTTP/1.1 200 OK\r\n\r\npart")
+    await client.read_until(b"\r\n\r\n")
+    assert await client.chunk() == b"part"
+    peer.writer.transport.abort()
+    assert await client.is_left()  # without a last chunk
+    assert (await secure.records.next()).truncated
+
+
+async def test_end_with_a_goodbye_is_an_end(secure: Gate) -> None:
+    client = await secure.connect()
+    await client.send(secure.request(body=b"{}"))
+    peer = await secure.openai.accept()
+    await peer.request()
+    await peer.send(b"HTTP/1.1 200 OK\r\n\r\nwhole")
+    peer.close()
+    assert (await client.response()).body == b"whole"
+    assert not (await secure.records.next()).truncated
