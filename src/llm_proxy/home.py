@@ -81,8 +81,8 @@ class Home:
         path = self.secret_file(name)
         try:
             text = path.read_text("utf-8").strip()
-        except FileNotFoundError:
-            return None
+        except (FileNotFoundError, NotADirectoryError):
+            return None  # `ensure` says what is wrong with the folder
         except (OSError, UnicodeDecodeError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else "it isn't text"
             raise ConfigError(f"the secret in {path} can't be read: {reason}") from exc

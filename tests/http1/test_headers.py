@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_proxy.http1.headers import known_names, line_pattern, list_items, split_line
+from llm_proxy.http1.headers import line_pattern, list_items, split_line
 
 NAMES = ["connection", "content-length", "te", "x-forwarded-*", "x-real-ip"]
 PATTERN = line_pattern(NAMES)
@@ -54,10 +54,3 @@ def test_a_cut_line_splits_into_name_and_value() -> None:
 
 def test_list_values_lose_case_blanks_and_empty_members() -> None:
     assert list_items(b" Close, keep-Alive ,,x") == [b"close", b"keep-alive", b"x"]
-
-
-def test_usual_spellings_are_known() -> None:
-    assert known_names(["content-type"]) == {
-        b"\ncontent-type": b"content-type",
-        b"\nContent-Type": b"content-type",
-    }

@@ -40,12 +40,6 @@ def line_pattern(names: Iterable[str]) -> re.Pattern[bytes]:
     return re.compile(f"(\\n(?:{'|'.join(groups)}):[^\\n]*)".encode())
 
 
-def known_names(names: Iterable[str]) -> dict[bytes, bytes]:
-    """Lower-case names by how a cut line begins with them, in the two usual spellings."""
-    spellings = ((name, name.title()) for name in names)
-    return {f"\n{text}".encode(): pair[0].encode() for pair in spellings for text in pair}
-
-
 def split_line(line: bytes) -> tuple[bytes, bytes]:
     """The lower-case name and the trimmed value of a cut line."""
     name, _, value = line.partition(b":")

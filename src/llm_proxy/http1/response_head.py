@@ -7,12 +7,17 @@ from typing import Final
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from llm_proxy.http1.framing import FramingError
-from llm_proxy.http1.headers import HOP_BY_HOP, known_names, line_pattern, list_items
+from llm_proxy.http1.headers import HOP_BY_HOP, line_pattern, list_items, split_line
 
 _DROPPED: Final = frozenset(name.encode() for name in HOP_BY_HOP)
 _KEPT: Final = ("content-length", "content-type", "content-encoding", "x-request-id")
 _LINES: Final = line_pattern([*HOP_BY_HOP, *_KEPT])
-_NAMES: Final = known_names([*HOP_BY_HOP, *_KEPT])
+_REPEATED: Final = frozenset(
+    (b"content-type", b"content-encoding", b"connection", b"keep-alive", b"transfer-encoding")
+)
+_MAX_KNOWN_LINES: Final = 1024
+
+_known_lines: dict[bytes, tuple[bytes, bytes]] = {}
 _VERSIONS: Final = frozenset((b"HTTP/1.1 ", b"HTTP/1.0 "))
 _NO_CALLBACKS: Final = object()
 
@@ -63,9 +68,7 @@ def parse_response_head(raw: bytes) -> ResponseHead:
     parts = _LINES.split(raw[:-3])
     named = b""
     for index in range(1, len(parts), 2):
-        spelling, _, value = parts[index].partition(b":")
-        name = _NAMES.get(spelling) or spelling[1:].lower()
-        value = value.strip()
+        name, value = _known_lines.get(parts[index]) or _read_line(parts[index])
         if name == b"content-type":
             head.content_type = value
         elif name == b"content-length":
@@ -90,6 +93,14 @@ def parse_response_head(raw: bytes) -> ResponseHead:
     if named and named.lower() != b",keep-alive":
         _obey_connection(head, named)
     return head
+
+
+def _read_line(line: bytes) -> tuple[bytes, bytes]:
+    """Lower-case name and value; lines that upstreams repeat in every answer are remembered."""
+    known = split_line(line)
+    if known[0] in _REPEATED and len(_known_lines) < _MAX_KNOWN_LINES:
+        _known_lines[line] = known
+    return known
 
 
 def _obey_connection(head: ResponseHead, named: bytes) -> None:

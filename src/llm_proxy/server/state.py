@@ -41,5 +41,5 @@ def read_state(path: Path) -> ServerState | None:
     """None when there is none, or what is there was not written by this version."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=ServerState)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
         return None

@@ -24,6 +24,7 @@ from llm_proxy.server.gateway.request_head import (
 )
 
 HEAD_TIMEOUT_S: Final = 30.0
+DRAIN_HEAD_S: Final = 1.0  # for the rest of a head that has begun when a drain does
 KEEP_ALIVE_S: Final = 120.0
 BODY_IDLE_S: Final = 60.0
 WRITE_IDLE_S: Final = 300.0  # a client that reads nothing for so long is gone
@@ -298,7 +299,12 @@ class ClientConnection(asyncio.Protocol):
 
     def drain(self) -> None:
         """Closes when nothing is running; else the running exchange does at its end."""
-        if self._exchange is None and not self._buffer and not self._pipelined:
+        if self._exchange is not None or self._pipelined:
+            return
+        if self._buffer:  # the rest of the head may be on its way
+            deadline = self._gateway.timers.now + DRAIN_HEAD_S
+            self._deadline = min(self._deadline, deadline)
+        else:
             self.close()
 
     def close(self) -> None:
@@ -343,7 +349,7 @@ class ClientConnection(asyncio.Protocol):
             )
         elif self._buffer:
             self._refuse_head(
-                Refusal("request_timeout", f"The head was not complete after {HEAD_TIMEOUT_S:g} s.")
+                Refusal("request_timeout", "The head of the request was not complete in time.")
             )
         else:
             self.abort()

@@ -235,10 +235,7 @@ class Exchange:
             added.append(b"\nAuthorization: %b\r" % named[b"authorization"])
         if named.get(b"x-request-id") != self.request_id.encode():
             added.append(b"\nX-Request-ID: %b\r" % self.request_id.encode())
-        head = self._head
-        # A head that is recalled has the digits of its first request's length in its parts.
-        length = {head.length_at: head.length_line} if head.length_line else {}
-        return build_upstream_head(head, plan, replaced=length, added=tuple(added))
+        return build_upstream_head(self._head, plan, added=added)
 
     def upstream_ready(self, connection: UpstreamConnection) -> None:
         self._upstream = connection

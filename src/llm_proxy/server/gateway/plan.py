@@ -5,6 +5,7 @@ Made once for all requests of a connection whose heads differ only in their leng
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from llm_proxy.errors import Refusal
@@ -68,10 +69,7 @@ class Plan:
         length_line = head.length_line
         if credential_line is not self._credential_line:
             self._credential_line = credential_line
-            lines = {head.credential_at: credential_line}
-            if length_line:
-                lines[head.length_at] = length_line
-            whole = build_upstream_head(head, self, replaced=lines)
+            whole = build_upstream_head(head, self, credential_line=credential_line)
             # Only the line of the length can differ the next time.
             self._before, _, self._after = whole.partition(length_line or _END)
             self._after = self._after if length_line else _END
@@ -79,16 +77,18 @@ class Plan:
 
 
 def build_upstream_head(
-    head: RequestHead, plan: Plan, *, replaced: dict[int, bytes], added: tuple[bytes, ...] = ()
+    head: RequestHead, plan: Plan, *, credential_line: bytes = b"", added: Iterable[bytes] = ()
 ) -> bytes:
-    """`replaced` has lines by their index in `head.parts`."""
+    """`added` are lines, cut as `headers.py` cuts them."""
     parts = head.parts.copy()
     target = plan.route.upstream_path + plan.query
     if target != head.target or head.is_http_10:
         _, _, rest = parts[0].partition(b"\r")
         parts[0] = b"%b %b HTTP/1.1\r%b" % (head.method, target, rest)
-    for index, line in replaced.items():
-        parts[index] = line
+    if credential_line:
+        parts[head.credential_at] = credential_line
+    if head.length_line:
+        parts[head.length_at] = head.length_line
     host_line = plan.route.upstream.host_line
     if head.host_at:
         parts[head.host_at] = host_line
