@@ -8,7 +8,6 @@ exist, are decided here (RFC 9112 section 6.3).
 from __future__ import annotations
 
 import asyncio
-import ssl
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from llm_proxy.http1.framing import ChunkedDecoder, FramingError
@@ -140,18 +139,17 @@ class UpstreamConnection(asyncio.Protocol):
         self._pool.timers.watch(self)
 
     def eof_received(self) -> None:
-        if self._left == _UNTIL_CLOSE and not _is_end_of_tls(self._transport):
-            self._fail("upstream_broken", "The upstream's connection was cut off, not closed.")
+        """Over TLS only called when TLS itself was ended: anybody on the way can send a FIN."""
+        handler = self.handler
+        if handler is not None and self._left == _UNTIL_CLOSE:
+            self.handler = None
+            handler.response_continues(b"", True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closed = True
         self._pool.timers.forget(self)
         self._pool.lost(self)
         if self.handler is None:
-            return
-        if self._left == _UNTIL_CLOSE and exc is None:
-            handler, self.handler = self.handler, None
-            handler.response_continues(b"", True)
             return
         is_untouched = not self._has_head and not self._buffer and not self._informational
         self._fail(
@@ -276,15 +274,3 @@ class UpstreamConnection(asyncio.Protocol):
         self.abort()
         if handler is not None:
             handler.response_fails(UpstreamError(code, message, is_untouched=is_untouched))
-
-
-def _is_end_of_tls(transport: asyncio.Transport) -> bool:
-    """Whether TLS itself was ended, where there is TLS: anybody on the way can send a FIN."""
-    tls = transport.get_extra_info("ssl_object")
-    if tls is None:
-        return True
-    try:
-        tls.read(1)
-    except ssl.SSLError as exc:
-        return isinstance(exc, ssl.SSLZeroReturnError)
-    return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -65,6 +66,7 @@ class Worker:
         self._recorder: Recorder | None = None
         self._server: asyncio.Server | None = None
         self._recording: asyncio.Task[None] | None = None
+        self._is_ending = asyncio.Event()
         self._is_store_lost = False
         self.drain_requested = asyncio.Event()
         self.drain_timeout_s = DEFAULT_DRAIN_S
@@ -108,8 +110,11 @@ class Worker:
             self._tokens.invalidate(change.kind, change.id)
 
     async def _record_usage(self) -> None:
-        while True:
-            await asyncio.sleep(RECORD_USAGE_EVERY_S)
+        """Until the end, and never cancelled: what was being recorded would be so once more."""
+        while not self._is_ending.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RECORD_USAGE_EVERY_S):
+                    await self._is_ending.wait()
             await self._record_usage_once()
 
     async def _record_usage_once(self) -> None:
@@ -147,9 +152,9 @@ class Worker:
 
     async def close(self) -> None:
         """Hands on what was counted and recorded; nothing is accepted any more."""
+        self._is_ending.set()
         if self._recording is not None:
-            self._recording.cancel()
-            await asyncio.gather(self._recording, return_exceptions=True)
+            await self._recording
         for upstream in self._upstreams:
             await upstream.pool.close()
         await asyncio.sleep(0)  # connections that were cut say so, and their exchanges end
@@ -164,17 +169,35 @@ class Worker:
 
 async def _obey(worker: Worker, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Follows the supervisor until a drain is asked for, or there is no supervisor any more."""
-    while line := await reader.readline():
-        message = decode_to_worker(line)
-        if isinstance(message, Invalidate):
-            worker.invalidate(message)
-            writer.write(encode(Acknowledge(message.sequence)))
-        elif isinstance(message, Drain):
-            worker.drain_timeout_s = message.timeout_s
-            worker.drain_requested.set()
+    with contextlib.suppress(ConnectionError):  # instead of the end, when it left things unread
+        while line := await reader.readline():
+            message = decode_to_worker(line)
+            if isinstance(message, Invalidate):
+                worker.invalidate(message)
+                writer.write(encode(Acknowledge(message.sequence)))
+            elif isinstance(message, Drain):
+                worker.drain_timeout_s = message.timeout_s
+                worker.drain_requested.set()
     if not worker.drain_requested.is_set():
         logger.warning("the supervisor is gone; draining")
     worker.drain_requested.set()
+
+
+async def _start(config: WorkerConfig, listener: socket.socket) -> Worker:
+    log_file = Path(config.log_file) if config.log_file else None
+    configure_logging(config.log_level, config.log_format, log_file)
+    worker = Worker(config)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.drain_requested.set)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    loop.add_signal_handler(signal.SIGUSR1, reopen_logs)
+    try:
+        await worker.start(listener)
+    except LLMProxyError:
+        await worker.close()
+        raise
+    return worker
 
 
 async def serve(channel: socket.socket, listener: socket.socket) -> int:
@@ -189,20 +212,10 @@ async def serve(channel: socket.socket, listener: socket.socket) -> int:
         return 1
     message = decode_to_worker(first)
     assert isinstance(message, Configure)
-    config = message.config
-    log_file = Path(config.log_file) if config.log_file else None
-    configure_logging(config.log_level, config.log_format, log_file)
-    worker = Worker(config)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, worker.drain_requested.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)
-    loop.add_signal_handler(signal.SIGUSR1, reopen_logs)
     try:
-        await worker.start(listener)
+        worker = await _start(message.config, listener)
     except LLMProxyError as exc:
         await tell(Failed(str(exc)))
-        await worker.close()
         return exc.exit_code
     # What exists now stays; looking through it again at every collection is time taken from
     # requests, and an exchange leaves no cycle behind.

@@ -312,7 +312,7 @@ class Gate:
         self.gateway: Gateway
         self.tokens: Tokens
         self.upstreams: list[Upstream] = []
-        self.server: asyncio.Server
+        self.server: asyncio.Server | None = None
         self.port = 0
 
     def new_token(self, **changes: Any) -> bytes:
@@ -378,7 +378,12 @@ class Gate:
         return connection.transport
 
     async def close(self) -> None:
-        self.server.close()
+        if self.server is not None:
+            await self._close_gateway(self.server)
+        await self._close_wires()
+
+    async def _close_gateway(self, server: asyncio.Server) -> None:
+        server.close()
         for connection in tuple(self.connections):
             connection.abort()
         for upstream in self.upstreams:
@@ -386,7 +391,6 @@ class Gate:
         self.grants.may_load.set()
         self.grants.may_record.set()
         await self.tokens.close()
-        await self._close_wires()
 
     async def _close_wires(self) -> None:
         wires: list[Wire] = [*self.clients]
@@ -440,6 +444,7 @@ async def start_gate(
     ) -> Gate:
         timers = ManualTimers(asyncio.get_running_loop())
         gate = Gate(timers=timers)
+        gates.append(gate)
         await gate.openai.listen(tls)
         await gate.anthropic.listen()
         control_socket = tmp_path_factory.mktemp("s") / "control"
@@ -464,7 +469,6 @@ async def start_gate(
             debug_headers=debug_headers,
         )
         await gate.serve(gateway)
-        gates.append(gate)
         return gate
 
     yield start

@@ -7,7 +7,7 @@ from typing import Final
 
 MAX_LENGTH: Final = 128
 _SANE: Final = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:+/=@"
-_COUNTS: Final = [f"{count:03x}" for count in range(4096)]
+_COUNTS: Final = [f"{count:03x}" for count in reversed(range(4096))]  # taken from the end
 
 _drawn: list[str] = []  # what follows the time in the ids to come
 _time = (0, "")  # the last one in ms, and as an id begins with it
