@@ -70,6 +70,14 @@ def test_home_that_cannot_be_made_says_why_and_what_to_do() -> None:
         Home(Path("/proc/nowhere")).ensure()
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everywhere")
+def test_home_of_somebody_else_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o000)
+    with pytest.raises(ConfigError, match="set LLM_PROXY_HOME to a folder that you can write to"):
+        Home(tmp_path).has_env_file()
+    tmp_path.chmod(0o700)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_home_without_write_permission_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_proxy.errors import ConfigError
+from llm_proxy.errors import ConfigError, WrongUsage
 from llm_proxy.home import Home
 from llm_proxy.secrets import Secret, new_encryption_key
 from llm_proxy.settings import (
@@ -200,3 +200,19 @@ def test_damaged_secret_of_the_home_names_its_file(home: Home) -> None:
     with pytest.raises(ConfigError, match=r"encryption_key must be 32 bytes in base64") as refused:
         _load(home)
     assert "canary" not in str(refused.value)
+
+
+def test_flag_that_cannot_be_used_is_wrong_usage(home: Home) -> None:
+    with pytest.raises(WrongUsage, match="^--workers must be a whole number") as caught:
+        _load(home, {"workers": 0})
+    assert caught.value.exit_code == 2
+    with pytest.raises(ConfigError) as other:
+        _load(home, LLM_PROXY_WORKERS="0")
+    assert other.value.exit_code == 1
+
+
+def test_source_of_the_home_is_a_place_like_any_other(tmp_path: Path) -> None:
+    other = tmp_path / "other.env"
+    other.write_text("LLM_PROXY_HOME=state\n")
+    resolved = resolve_settings({}, environ={}, env_file=other)
+    assert resolved.sources["LLM_PROXY_HOME"] == f"{other}:1"

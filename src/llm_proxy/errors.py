@@ -2,6 +2,7 @@
 
 LLMProxyError               exit code 1
 ├── ConfigError             the configuration can't be used
+│   └── WrongUsage          … because of a flag: exit code 2
 ├── StoreError              the database can't be used
 │   └── StoreUnavailable    … for now: locked, slow or gone
 ├── Conflict                what is asked for contradicts what is stored
@@ -25,6 +26,10 @@ class LLMProxyError(Exception):
 
 class ConfigError(LLMProxyError):
     pass
+
+
+class WrongUsage(ConfigError):
+    exit_code = 2
 
 
 class StoreError(LLMProxyError):

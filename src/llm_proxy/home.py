@@ -47,6 +47,12 @@ class Home:
     def env_file(self) -> Path:
         return self.path / "llm-proxy.env"
 
+    def has_env_file(self) -> bool:
+        try:
+            return self.env_file.is_file()
+        except PermissionError as exc:  # somebody else's folder
+            raise self._unusable(exc.strerror or str(exc)) from exc
+
     @property
     def providers_file(self) -> Path:
         """What `setup` writes; read only when `API_CONFIG_PATH` says so."""

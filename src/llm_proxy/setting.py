@@ -228,7 +228,7 @@ SETTINGS: tuple[Setting, ...] = (
         default="false",
         parse=parse_bool,
         write=write_bool,
-        doc="Adds X-Upstream-Response-Time and cache headers to responses.",
+        doc="Adds X-Upstream-Response-Time to responses.",
     ),
     Setting(
         field="management_token",

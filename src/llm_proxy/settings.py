@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from llm_proxy.errors import ConfigError
+from llm_proxy.errors import ConfigError, WrongUsage
 from llm_proxy.home import Home
 from llm_proxy.secrets import Secret, new_encryption_key, new_management_token
 from llm_proxy.setting import SETTINGS, Address, Setting
@@ -54,6 +54,7 @@ class _Given:
     text: str
     place: str
     folder: Path  # what a relative path is relative to
+    is_flag: bool = False
 
     def parsed(self, setting: Setting) -> object:
         try:
@@ -61,7 +62,8 @@ class _Given:
         except ValueError as exc:
             may_hold_a_password = setting.is_secret or "@" in self.text
             shown = "" if may_hold_a_password else f", not {self.text!r}"
-            raise ConfigError(f"{self.place} must be {exc}{shown}") from exc
+            kind = WrongUsage if self.is_flag else ConfigError
+            raise kind(f"{self.place} must be {exc}{shown}") from exc
         return self.folder / value.expanduser() if isinstance(value, Path) else value
 
 
@@ -89,7 +91,7 @@ def resolve_settings(
     from_file = _given_in_file(env_file) if env_file else {}
     layers = (from_flags, from_environ, from_file)
     home, place = _find_home(layers)
-    if env_file is None and home.env_file.is_file():
+    if env_file is None and home.has_env_file():
         from_file.update(_given_in_file(home.env_file))
         if (misplaced := from_file.get("home")) is not None:
             raise ConfigError(
@@ -97,7 +99,7 @@ def resolve_settings(
                 "set it in the environment"
             )
     values: dict[str, object] = {"home": home}
-    sources = {"LLM_PROXY_HOME": place}
+    sources = {"LLM_PROXY_HOME": place.removesuffix(": LLM_PROXY_HOME")}
     for setting in SETTINGS:
         if setting.field != "home":
             values[setting.field], sources[setting.env] = _resolve(setting, layers, home)
@@ -135,7 +137,12 @@ def _hint(name: str) -> str:
 def _given_as_flags(flags: Mapping[str, object]) -> dict[str, _Given]:
     by_field = {setting.field: setting for setting in SETTINGS}
     return {
-        field: _Given(text=_written(value), place=by_field[field].flag or field, folder=Path.cwd())
+        field: _Given(
+            text=_written(value),
+            place=by_field[field].flag or field,
+            folder=Path.cwd(),
+            is_flag=True,
+        )
         for field, value in flags.items()
         if value is not None
     }

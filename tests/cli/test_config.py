@@ -131,6 +131,7 @@ def test_terminal_gets_a_table(
     code, shown = in_terminal(["config", "show"], [])
     assert code == 0
     assert "┏" in shown
+    assert "…" not in shown  # values and sources are folded, not cut
 
 
 def test_nothing_is_created_by_looking(home: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from llm_proxy.home import Home
+from llm_proxy.server.pidfile import PidFile
+from llm_proxy.server.state import ServerState, write_state
 from llm_proxy.store.migrations import MIGRATIONS
 
 Run = Callable[..., Any]
@@ -83,3 +85,41 @@ def test_another_programs_database_is_left_alone(
 
 def test_steps_must_be_at_least_one(llm_proxy: Run) -> None:
     assert llm_proxy("db", "rollback", "--steps", "0", "--yes").exit_code == 2
+
+
+def test_nothing_to_undo_is_said(llm_proxy: Run, tmp_path: Path) -> None:
+    path = str(tmp_path / "x.db")
+    llm_proxy("db", "migrate", "--db", path)
+    llm_proxy("db", "rollback", "--db", path, "--yes", "--steps", "99")
+    shown = llm_proxy("db", "rollback", "--db", path, "--yes")
+    assert (shown.exit_code, shown.out) == (0, "")
+    assert "There is nothing to undo" in shown.err
+
+
+def test_a_rollback_is_refused_while_a_server_uses_the_database(
+    llm_proxy: Run, tmp_path: Path
+) -> None:
+    llm_proxy("db", "migrate")
+    other = str(tmp_path / "other.db")
+    llm_proxy("db", "migrate", "--db", other)
+    home = Home.default(os.environ)
+    serving = PidFile(home.pid_file)
+    serving.claim()
+    state = ServerState(
+        pid=os.getpid(),
+        address="127.0.0.1:1",
+        manage_address=None,
+        version="1",
+        started_at=0,
+        runtime_folder=None,
+        workers=[],
+        flags={},
+    )
+    write_state(home.state_file, state)
+    refused = llm_proxy("db", "rollback", "--yes")
+    assert refused.exit_code == 1
+    assert "stop it first: llm-proxy server stop" in refused.err
+    assert llm_proxy("db", "status").exit_code == 0
+    assert llm_proxy("db", "rollback", "--yes", "--db", other).exit_code == 0
+    serving.release()
+    assert llm_proxy("db", "rollback", "--yes").exit_code == 0

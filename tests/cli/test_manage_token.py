@@ -184,7 +184,8 @@ def test_an_update_changes_what_it_names(
         ([], 2, "nothing to update"),
         (["--duration", "1h", "--expires-at", "never"], 2, "either --duration or --expires-at"),
         (["--max-requests", "-1"], 2, "--max-requests"),
-        (["--expires-at", "tomorrow"], 1, "expires_at is wrong"),
+        (["--expires-at", "tomorrow"], 2, "--expires-at must be `never` or a time"),
+        (["--expires-at", "2100-01-01"], 2, "not '2100-01-01'"),
     ],
 )
 def test_a_wrong_update_is_told(

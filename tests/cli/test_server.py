@@ -215,7 +215,7 @@ def test_bad_flag_is_told_before_anything_starts(home: Home) -> None:
     done = home.run("start", "--workers", "many")
     assert done.returncode == 2
     done = home.run("start", "--workers", "0")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "--workers must be a whole number from 1 to 256, not '0'" in done.stderr
     assert not home.path.exists()
 

@@ -128,7 +128,7 @@ def test_files_only_when_no_project_is_wanted(
         ([], 2, "the first project needs an upstream key"),
         (["--openai-key", "sk-…abcd"], 2, "the OpenAI key looks masked; send the whole key"),
         (["--openai-key", "a b"], 2, "the OpenAI key must be visible ASCII"),
-        (["--openai-key", OPENAI, "--addr", "x"], 1, "--addr must be HOST:PORT"),
+        (["--openai-key", OPENAI, "--addr", "x"], 2, "--addr must be HOST:PORT"),
         (["--openai-key", OPENAI, "--duration", "soon"], 2, "'soon' isn't a duration"),
         (["--openai-key", OPENAI, "--duration", "2s"], 2, "a token lives from 1m to 365d"),
         (["--openai-key", OPENAI, "--project", " "], 2, "name must not be empty"),
@@ -168,7 +168,11 @@ def test_force_keeps_secrets_other_settings_and_the_old_provider_file(
     home.providers_file.write_text("# mine\n")
     _as_json(capsys, "--openai-key", OPENAI, "--project", "two", "--addr", ":1", "--force")
     after = _entries(home)
-    assert after == {**before, "LISTEN_ADDR": "0.0.0.0:1", "LOG_LEVEL": "debug"}
+    moved = {
+        "LISTEN_ADDR": "0.0.0.0:1",
+        "LLM_PROXY_MANAGE_API_BASE_URL": "http://127.0.0.1:1",
+    }
+    assert after == {**before, **moved, "LOG_LEVEL": "debug"}
     assert home.providers_file.with_suffix(".yaml.bak").read_text() == "# mine\n"
     assert "openai" in load_providers(home.providers_file)[0].apis
 

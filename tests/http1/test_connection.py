@@ -138,6 +138,20 @@ async def test_connection_is_not_kept_before_the_request_has_ended(upstream: Ups
     assert await peer.is_left()
 
 
+async def test_connection_is_not_kept_while_the_request_waits_to_be_taken(
+    upstream: Upstream,
+) -> None:
+    """Else the next request would wait behind it, without anybody being paused for that."""
+    handler, peer = await begin(upstream, ends=False)
+    connection = await handler.connected()
+    while not handler.paused:
+        connection.send_more(b"x" * (1 << 20), False)
+    connection.send_more(b"", True)
+    peer.send(LENGTH)
+    await handler.done()
+    assert connection.is_closed
+
+
 async def test_paused_response_waits_and_then_goes_on(upstream: Upstream) -> None:
     handler, peer = await begin(upstream)
     peer.send(OK + b"Content-Length: 10\r\n\r\n")

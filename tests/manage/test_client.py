@@ -143,6 +143,7 @@ def test_a_refusal_says_what_the_server_said(
         (always(302, headers={"Location": "http://elsewhere.test/"}), LLMProxyError),
         (always(404, text="404 page not found"), NotFound),
         (always(401, text="who are you?"), NotAuthorised),
+        (always(404, json={"error": {"message": "Invalid URL", "code": None}}), NotFound),
         (always(502, content=b"\xff"), LLMProxyError),
     ],
 )

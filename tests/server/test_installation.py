@@ -83,3 +83,43 @@ def test_database_of_another_key_stays_and_so_do_the_files(settings: Settings) -
     assert settings.database_path.exists()
     assert not home.env_file.exists()
     assert not home.providers_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("127.0.0.1:8080", "http://localhost:8080"),
+        ("127.0.0.1:9090", "http://127.0.0.1:9090"),
+        (":9090", "http://127.0.0.1:9090"),
+        ("127.0.0.1:0", "http://localhost:8080"),
+    ],
+)
+def test_manage_finds_the_server_where_it_will_listen(
+    settings: Settings, address: str, url: str
+) -> None:
+    home = settings.home
+    there = load_settings({"listen_addr": address}, environ={"LLM_PROXY_HOME": str(home.path)})
+    install(there, default_api="openai", project=None, now=NOW)
+    assert _reloaded(home).manage_api_base_url == url
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("http://127.0.0.1:9090", "http://127.0.0.1:8080"),
+        ("https://elsewhere.example", "https://elsewhere.example"),
+    ],
+)
+def test_url_of_manage_follows_the_address_unless_it_was_chosen(
+    settings: Settings, before: str, after: str
+) -> None:
+    home = settings.home
+    home.ensure()
+    home.env_file.write_text(
+        f"LISTEN_ADDR=127.0.0.1:9090\nLLM_PROXY_MANAGE_API_BASE_URL={before}\n"
+    )
+    moved = load_settings(
+        {"listen_addr": "127.0.0.1:8080"}, environ={"LLM_PROXY_HOME": str(home.path)}
+    )
+    install(moved, default_api="openai", project=None, now=NOW)
+    assert _reloaded(home).manage_api_base_url == after

@@ -34,7 +34,7 @@ AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 @app.command()
 def validate(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="Provider YAML, as --config.")
+        Path | None, typer.Argument(metavar="FILE", help="Provider YAML, as --config.")
     ] = None,
     config: ConfigFile = None,
     env: EnvFile = None,
@@ -148,7 +148,9 @@ def _print_table(rows: list[tuple[str, str, str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*heads)
+    table = Table()
+    for head in heads:
+        table.add_column(head, overflow="fold")
     for row in rows:
         table.add_row(*row)
     Console().print(table)

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from llm_proxy.settings import load_settings
+from llm_proxy.errors import Conflict
+from llm_proxy.settings import Settings, load_settings
 
 app = typer.Typer(
     help="Look after the database on this machine, without a server.", no_args_is_help=True
@@ -17,7 +18,11 @@ app = typer.Typer(
 
 Database = Annotated[
     str | None,
-    typer.Option("--db", metavar="PATH", help="Database file  [default: DATABASE_PATH]"),
+    typer.Option(
+        "--db",
+        metavar="PATH",
+        help="Database file instead of DATABASE_PATH or that of the home.",
+    ),
 ]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -84,7 +89,9 @@ def rollback(
     """
     from llm_proxy.store.schema import rollback_schema
 
-    path = _path(db)
+    settings = load_settings({"database_path": db})
+    path = settings.database_path
+    _refuse_while_serving(settings)
     if not yes and not sys.stdin.isatty():
         raise typer.BadParameter("a rollback loses data; confirm it with --yes")
     if not yes:
@@ -95,7 +102,23 @@ def rollback(
         return
     for name in undone:
         print(f"undid {name}")
-    _tell(f"{len(undone)} undone in {path}.")
+    _tell(f"{len(undone)} undone in {path}." if undone else f"There is nothing to undo in {path}.")
+
+
+def _refuse_while_serving(settings: Settings) -> None:
+    """Its workers would go on with tables that are gone."""
+    from llm_proxy.server.pidfile import running_pid
+    from llm_proxy.server.state import read_state
+
+    home = settings.home
+    state = read_state(home.state_file)
+    if state is None or state.pid != (pid := running_pid(home.pid_file)):
+        return
+    if Path(state.flags.get("database_path", home.database)) == settings.database_path:
+        raise Conflict(
+            f"the server with pid {pid} uses {settings.database_path}; "
+            "stop it first: llm-proxy server stop"
+        )
 
 
 def _path(db: str | None) -> Path:

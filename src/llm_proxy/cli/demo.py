@@ -31,9 +31,10 @@ def demo(
 ) -> None:
     """Show llm-proxy at work on an embedded upstream: no key, no configuration, no cost.
 
-    Starts a mock of the OpenAI and Anthropic APIs and a server on free ports, with a temporary
-    home; makes a project and a token; streams a chat through the proxy; shows what was recorded.
-    Stays up for you to try it until Ctrl-C, and leaves nothing behind.
+    It starts a mock of the OpenAI and Anthropic APIs and a server on free
+    ports, with a temporary home; makes a project and a token; streams a chat
+    through the proxy; shows what was recorded. It stays up for you to try it
+    until Ctrl-C, and leaves nothing behind.
 
     Example: llm-proxy demo --once
     """

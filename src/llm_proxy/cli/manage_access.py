@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from llm_proxy.manage.client import ManagementClient
     from llm_proxy.secrets import Secret
 
-ADDRESS = "Address of the server  [default: http://localhost:8080]"
-TOKEN = "Management token, - reads it from stdin  [default: that of this machine's server]"
-
 
 def _check_url(value: str | None) -> str | None:
     from llm_proxy.setting import parse_url
@@ -34,12 +31,17 @@ BaseUrl = Annotated[
         envvar="LLM_PROXY_MANAGE_API_BASE_URL",
         metavar="URL",
         callback=_check_url,
-        help=ADDRESS,
+        help="Address of the server; else http://localhost:8080.",
     ),
 ]
 ManagementToken = Annotated[
     str | None,
-    typer.Option("--management-token", envvar="MANAGEMENT_TOKEN", metavar="TOKEN|-", help=TOKEN),
+    typer.Option(
+        "--management-token",
+        envvar="MANAGEMENT_TOKEN",
+        metavar="TOKEN|-",
+        help="Its management token, - for stdin; else that of this machine's server.",
+    ),
 ]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")]

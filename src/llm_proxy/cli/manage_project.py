@@ -30,13 +30,11 @@ app = typer.Typer(
 ProjectId = Annotated[str, typer.Argument(metavar="ID", help="Id of the project.")]
 ApiKey = Annotated[
     str | None,
-    typer.Option(
-        "--api-key", "--openai-key", metavar="KEY|-", help="Upstream key, - reads it from stdin."
-    ),
+    typer.Option("--api-key", "--openai-key", metavar="KEY|-", help="Upstream key, - for stdin."),
 ]
 Api = Annotated[
     str | None,
-    typer.Option("--api", metavar="NAME", help="The api of --api-key  [default: the default api]"),
+    typer.Option("--api", metavar="NAME", help="The api of --api-key; else the default api."),
 ]
 ApiKeyFor = Annotated[
     list[str] | None,
@@ -44,7 +42,9 @@ ApiKeyFor = Annotated[
         "--api-key-for", metavar="API=KEY", help="Key for a further api; may be repeated."
     ),
 ]
-Description = Annotated[str | None, typer.Option("--description", metavar="TEXT")]
+Description = Annotated[
+    str | None, typer.Option("--description", metavar="TEXT", help="What it is for.")
+]
 Metadata = Annotated[
     str | None,
     typer.Option("--metadata", metavar="JSON", help="A JSON object, kept with the project."),
@@ -117,7 +117,9 @@ def create_project(
 def update_project(
     project_id: ProjectId,
     *,
-    name: Annotated[str | None, typer.Option("--name", metavar="NAME")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="A new name nobody has yet.")
+    ] = None,
     api_key: ApiKey = None,
     api: Api = None,
     api_key_for: ApiKeyFor = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,7 +33,6 @@ TokenId = Annotated[
     str,
     typer.Argument(metavar="ID|TOKEN", help="Id of the token, or the token itself (never sent)."),
 ]
-ProjectId = Annotated[str | None, typer.Option("--project-id", metavar="ID")]
 Name = Annotated[str | None, typer.Option("--name", metavar="TEXT", help="To recognise it by.")]
 MaxRequests = Annotated[
     int | None,
@@ -45,10 +45,17 @@ MaxRequests = Annotated[
 @app.command()
 def generate(
     *,
-    project_id: ProjectId = None,
+    project_id: Annotated[
+        str | None,
+        typer.Option(
+            "--project-id", metavar="ID", help="The project it is for; else the only one there is."
+        ),
+    ] = None,
     duration: Annotated[
         str,
-        typer.Option("--duration", metavar="24h|30m|7d", help="A bare number is minutes."),
+        typer.Option(
+            "--duration", metavar="24h|30m|7d", help="How long it lives; a bare number is minutes."
+        ),
     ] = "24h",
     max_requests: MaxRequests = None,
     name: Name = None,
@@ -58,7 +65,7 @@ def generate(
 ) -> None:
     """Make a token and print it: the only time it is shown.
 
-    Example: TOKEN=$(llm-proxy manage token generate --duration 7d --max-requests 1000)
+    Example: TOKEN=$(llm-proxy manage token generate --duration 7d)
     """
     fields: dict[str, Any] = {"duration_minutes": _minutes(duration, "--duration")}
     if max_requests:
@@ -73,7 +80,9 @@ def generate(
 @app.command("list")
 def list_tokens(
     *,
-    project_id: ProjectId = None,
+    project_id: Annotated[
+        str | None, typer.Option("--project-id", metavar="ID", help="Of this project only.")
+    ] = None,
     active_only: Annotated[
         bool, typer.Option("--active-only", help="Neither revoked nor expired.")
     ] = False,
@@ -152,7 +161,7 @@ def update_token(
 @app.command()
 def revoke(
     token_id: Annotated[
-        str | None, typer.Argument(metavar="[ID|TOKEN]", help="The token to revoke.")
+        str | None, typer.Argument(metavar="ID|TOKEN", help="The token to revoke.")
     ] = None,
     *,
     project_id: Annotated[
@@ -270,8 +279,19 @@ def _expiry_fields(duration: str | None, expires_at: str | None) -> dict[str, An
         lifetime = timedelta(minutes=_minutes(duration, "--duration"))
         return {"expires_at": datetime.now(UTC) + lifetime}
     if expires_at is not None:
-        return {"expires_at": None if expires_at == "never" else expires_at}
+        return {"expires_at": None if expires_at == "never" else _moment(expires_at)}
     return {}
+
+
+def _moment(text: str) -> datetime:
+    with contextlib.suppress(ValueError):
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            return moment
+    raise typer.BadParameter(
+        "--expires-at must be `never` or a time with its zone, like 2030-01-31T12:00:00Z, "
+        f"not {text!r}"
+    )
 
 
 def _used(token: Token) -> str:
@@ -320,8 +340,10 @@ def _show_new(new: NewToken, *, as_json: bool) -> None:
     if as_json:
         print_json(new)
         return
-    end = "never" if new.expires_at is None else f"{new.expires_at:%Y-%m-%d %H:%M} UTC"
+    end = "never expires"
+    if new.expires_at is not None:
+        end = f"expires {new.expires_at:%Y-%m-%d %H:%M} UTC"
     cap = "no cap" if new.max_requests is None else f"{new.max_requests} requests"
-    tell(f"Token {new.id} of project {new.project_id}: expires {end}, {cap}.")
+    tell(f"Token {new.id} of project {new.project_id}: {end}, {cap}.")
     tell("Keep it now: it is not shown again.")
     print(new.token)

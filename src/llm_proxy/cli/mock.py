@@ -50,7 +50,9 @@ def mock(
       X-Mock-Encoding: gzip     compress the body: gzip, br or deflate
       X-Mock-Tokens: 100        the length of the answer
 
-    Models named no-such-… don't exist. Example: llm-proxy mock --tokens-per-second 50
+    Models named no-such-… don't exist.
+
+    Example: llm-proxy mock --tokens-per-second 50
     """
     address = _parse_address(addr)
     options = _options(tokens_per_second, latency, api_key)

@@ -43,14 +43,14 @@ Env = Annotated[
     typer.Option("--env", metavar="FILE", help="Env file instead of the home's llm-proxy.env."),
 ]
 PidFile = Annotated[
-    Path | None, typer.Option("--pid-file", metavar="FILE", help="Instead of the home's.")
+    Path | None, typer.Option("--pid-file", metavar="FILE", help="PID file instead of the home's.")
 ]
 LogLevel = Annotated[
     str | None,
     typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error."),
 ]
 LogFormat = Annotated[
-    str | None, typer.Option("--log-format", metavar="FORMAT", help="json or console.")
+    str | None, typer.Option("--log-format", metavar="FORMAT", help="json, console or auto.")
 ]
 LogFile = Annotated[
     Path | None,

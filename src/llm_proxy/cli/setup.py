@@ -45,14 +45,23 @@ def setup(
     ] = None,
     addr: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Where the server will listen [127.0.0.1:8080]."),
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where the server will listen; else 127.0.0.1:8080.",
+        ),
     ] = None,
-    project: Annotated[str, typer.Option(help="Name of the first project.")] = "default",
+    project: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of the first project.")
+    ] = "default",
     duration: Annotated[
-        str, typer.Option(help="Life of its token: 24h, 30m, 7d; a bare number is minutes.")
+        str,
+        typer.Option(
+            metavar="24h|30m|7d", help="How long its token lives; a bare number is minutes."
+        ),
     ] = "24h",
     max_requests: Annotated[
-        int | None, typer.Option(min=1, help="Requests that the token is good for; else no cap.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Requests that the token is good for; else no cap."),
     ] = None,
     skip_project: Annotated[
         bool, typer.Option("--skip-project", help="Write the files only.")
@@ -68,8 +77,9 @@ def setup(
 ) -> None:
     """Write a configuration, and create the first project and token.
 
-    Starts nothing. Asks on a terminal; in scripts:
-    echo "$KEY" | llm-proxy setup --non-interactive --openai-key -
+    Starts nothing. Asks on a terminal, not in scripts.
+
+    Example: llm-proxy setup --non-interactive --openai-key - < key.txt
     """
     from llm_proxy.server.installation import install, refuse_existing_files
     from llm_proxy.settings import load_settings

@@ -51,6 +51,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_informational",
         "_is_paused",
         "_is_reusable",
+        "_is_writing_paused",
         "_left",
         "_method",
         "_pool",
@@ -70,6 +71,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.is_reused = False
         self.deadline = NEVER  # on the clock of the pool's timers
         self._is_paused = False
+        self._is_writing_paused = False
         self._prepare()
 
     def _prepare(self) -> None:
@@ -160,12 +162,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """From here on it is the upstream that is slow."""
+        self._is_writing_paused = True
         if self.handler is not None:
             if not self._has_head:
                 self.deadline = self._pool.timers.now + self._pool.timeouts.response_header
             self.handler.pause_request()
 
     def resume_writing(self) -> None:
+        self._is_writing_paused = False
         if self.handler is not None:
             if not self._has_head and not self._request_has_ended:
                 self.deadline = NEVER
@@ -259,7 +263,8 @@ class UpstreamConnection(asyncio.Protocol):
     def _release(self, has_surplus: bool) -> None:
         """The response is complete: back to the pool, unless something speaks against it."""
         self.handler = None
-        can_be_reused = self._is_reusable and self._request_has_ended and not has_surplus
+        has_sent = self._request_has_ended and not self._is_writing_paused
+        can_be_reused = self._is_reusable and has_sent and not has_surplus
         self._prepare()
         if self._is_paused:
             self.resume()

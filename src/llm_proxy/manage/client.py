@@ -208,11 +208,15 @@ def _path(*parts: str) -> str:
 
 
 class _Error(msgspec.Struct):
+    code: str
     message: str
 
 
 class _Envelope(msgspec.Struct):
+    """What only llm-proxy sends: an upstream's own errors lack one of these."""
+
     error: _Error
+    request_id: str
 
 
 def _message_in(answer: httpx.Response) -> str | None:

@@ -22,10 +22,13 @@ from llm_proxy.secrets import (
     new_token,
     token_digest,
 )
+from llm_proxy.server.probes import local_url
 from llm_proxy.settings import Settings
 from llm_proxy.store.database import Store
 from llm_proxy.store.projects import Project, create_project
 from llm_proxy.store.tokens import Token, create_token
+
+_FOUND_BY_DEFAULT = "127.0.0.1:8080"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +75,9 @@ def install(
         if home.providers_file.exists():
             write_private(backup, home.providers_file.read_text("utf-8"))
         write_private(home.providers_file, _provider_text(default_api))
-        write_private(home.env_file, _env_text(home.env_file, entries))
+        before = _entries(home.env_file)
+        url = _management_url(settings, before)
+        write_private(home.env_file, _env_text(before | entries | url))
         if project is None:
             return None
         return _issue(settings.database_path, Cipher(encryption_key), project, now)
@@ -96,11 +101,24 @@ def _provider_text(default_api: str) -> str:
     return builtin_text().replace("default_api: openai", f"default_api: {default_api}", 1)
 
 
-def _env_text(path: Path, entries: Mapping[str, str]) -> str:
-    """`entries` over what the file has already."""
-    merged = {entry.name: entry.value for entry in read_env_file(path)} if path.exists() else {}
-    merged.update(entries)
-    lines = [f"{name}={quoted(value)}\n" for name, value in merged.items()]
+def _entries(path: Path) -> dict[str, str]:
+    return {entry.name: entry.value for entry in read_env_file(path)} if path.exists() else {}
+
+
+def _management_url(settings: Settings, before: Mapping[str, str]) -> dict[str, str]:
+    """So that `manage` finds the server on this machine wherever it listens."""
+    name = "LLM_PROXY_MANAGE_API_BASE_URL"
+    address = settings.manage_addr or settings.listen_addr
+    if name in before:
+        address_before = before.get("MANAGE_ADDR") or before.get("LISTEN_ADDR", "")
+        stays = before[name] != local_url(address_before)  # somebody's own choice
+    else:
+        stays = str(address) == _FOUND_BY_DEFAULT
+    return {} if stays or address.port == 0 else {name: local_url(str(address))}
+
+
+def _env_text(entries: Mapping[str, str]) -> str:
+    lines = [f"{name}={quoted(value)}\n" for name, value in entries.items()]
     head = (
         "# Settings of llm-proxy, read from its home folder. ENCRYPTION_KEY opens the upstream\n"
         "# keys in the database: without it a backup of the database is worth nothing.\n"

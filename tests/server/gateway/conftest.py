@@ -187,8 +187,13 @@ class ScriptedUpstream:
         self.servers: list[asyncio.Server] = []
         self.port = 0
 
-    async def listen(self, tls: ssl.SSLContext | None = None) -> None:
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=tls)
+    async def listen(self, tls: ssl.SSLContext | None = None, *, is_narrow: bool = False) -> None:
+        """What is sent to a narrow one soon waits with its sender."""
+        sock = socket.create_server(("127.0.0.1", 0))
+        if is_narrow:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        server = await asyncio.start_server(self._accept, sock=sock, ssl=tls)
         self.servers.append(server)
         self.port = server.sockets[0].getsockname()[1]
 
@@ -440,12 +445,13 @@ async def start_gate(
         management_is_public: bool = True,
         tls: ssl.SSLContext | None = None,
         tls_host: str | None = None,
+        is_narrow: bool = False,
         **openai: Any,
     ) -> Gate:
         timers = ManualTimers(asyncio.get_running_loop())
         gate = Gate(timers=timers)
         gates.append(gate)
-        await gate.openai.listen(tls)
+        await gate.openai.listen(tls, is_narrow=is_narrow)
         await gate.anthropic.listen()
         control_socket = tmp_path_factory.mktemp("s") / "control"
         await gate.control.listen_unix(control_socket)

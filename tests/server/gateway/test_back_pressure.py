@@ -49,6 +49,7 @@ async def sent_until_blocked(wire: Wire) -> int:
     while True:
         wire.writer.write(BLOCK)
         sent += len(BLOCK)
+        assert sent < 256 * MIB
         try:
             async with asyncio.timeout(0.2):
                 await wire.writer.drain()
@@ -150,6 +151,19 @@ async def test_upload_waits_while_its_connection_is_opened(start_gate: StartGate
     while size:
         size -= len(await peer.read_some())
     await sending
+
+
+async def test_what_waited_for_its_connection_can_pause_the_client_too(
+    start_gate: StartGate,
+) -> None:
+    gate = await start_gate(is_narrow=True, max_request_size=1 << 30)
+    client = await gate.connect()
+    request = gate.request(b"Content-Length: %d" % (300 * MIB))
+    client.writer.write(request + BLOCK)  # more than this upstream takes at once
+    peer = await gate.openai.accept()
+    peer.stop_reading()
+    await sent_until_blocked(client)
+    assert not gate.client_transport().is_reading()
 
 
 async def test_pipelined_request_waits_for_the_reader_of_the_one_before(gate: Gate) -> None:

@@ -74,6 +74,12 @@ async def test_doubtful_head_is_refused_and_its_connection_closed(gate: Gate, sh
     assert [record.status_code for record in gate.records.all] == [400]
 
 
+@pytest.mark.parametrize("end", [b"\n\n", b"\nX: 1\r\n", b"\r\nX: 1\n"])
+async def test_head_of_bare_line_feeds_is_not_waited_for(gate: Gate, end: bytes) -> None:
+    response = await gate.ask(b"GET /v1/models HTTP/1.1\r\nHost: a" + end)
+    assert (response.status, response.code) == (400, "invalid_request")
+
+
 TARGETS = [
     b"/v1/./models",
     b"/v1/../models",

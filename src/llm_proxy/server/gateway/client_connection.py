@@ -267,7 +267,7 @@ class ClientConnection(asyncio.Protocol):
         if self._is_writing_paused:
             return  # until it has read its answers: more of them would pile up
         self._deadline = self._gateway.timers.now + KEEP_ALIVE_S
-        if self._is_reading_paused:
+        if self._is_reading_paused and len(self._pipelined) <= MAX_PIPELINED_BYTES:
             self.resume_reading()
         if self._pipelined:
             # Not from here: a thousand pipelined requests would be as many frames deep.

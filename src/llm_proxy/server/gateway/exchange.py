@@ -465,7 +465,10 @@ class Exchange:
         is_between_events = self._last.endswith((b"\n\n", b"\r\n\r\n")) or not self._last
         if self._is_stream and not self._content_encoding and is_between_events:
             event = stream_error_event(refusal, self.request_id)
-            self._client.write(frame_chunk(event) if self._frames_response else event)
+            if self._frames_response:
+                self._client.write(frame_chunk(event))
+            elif self._is_close_delimited:  # else it could pass for the rest of what was announced
+                self._client.write(event)
         self._end(error_code=refusal.code, truncated=True)
         if self._is_close_delimited:
             self._client.reset()

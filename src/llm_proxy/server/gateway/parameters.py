@@ -6,6 +6,8 @@ import codecs
 import json
 from collections.abc import Mapping, Sequence
 from email.message import Message
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -15,6 +17,10 @@ from llm_proxy.errors import Refusal
 _NO_CHARSETS: Final = frozenset(
     ("idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape")
 )
+# Python remembers every name it is asked for, so it is asked for none that a client invented.
+_CHARSETS: Final = frozenset(
+    (*aliases, *aliases.values(), "cp720", "cp874", "koi8_t", "koi8_u", "utf_8_sig")
+)
 _SHOWN: Final = 100  # characters of a refused value
 
 
@@ -22,8 +28,10 @@ def check_parameters(
     body: bytes, content_type: bytes, whitelist: Mapping[str, Sequence[str]]
 ) -> None:
     """Raises Refusal for a value that is not allowed, and for a body that can't be read."""
+    # Some upstreams, those written in Go among them, read names without regard to case.
+    folded = {name.casefold(): patterns for name, patterns in whitelist.items()}
     for name, value in _parse(body, content_type):
-        patterns = whitelist.get(name)
+        patterns = folded.get(name.casefold())
         if patterns is None:
             continue
         if isinstance(value, dict | list) or value is None:
@@ -36,8 +44,9 @@ def check_parameters(
 def _parse(body: bytes, content_type: bytes) -> list[tuple[str, Any]]:
     """The members of the object, repeated ones too: an upstream may obey another than we check."""
     try:
-        text = _decode(body, content_type)
-        members = json.loads(text, object_pairs_hook=_Members)
+        charset = _charset(content_type)
+        members = _read_as_declared(body, charset)
+        others = _read_regardless(body) if charset else ()
     except (ValueError, LookupError, RecursionError) as exc:
         reason = "nested too deeply" if isinstance(exc, RecursionError) else "not valid JSON"
         raise Refusal(
@@ -49,25 +58,41 @@ def _parse(body: bytes, content_type: bytes) -> list[tuple[str, Any]]:
             "param_not_allowed",
             "Parameters are restricted here, and this body is not a JSON object.",
         )
-    return list(members)
+    return [*members, *others]
 
 
 class _Members(list[tuple[str, Any]]):
     """A JSON object as it was written."""
 
 
-def _decode(body: bytes, content_type: bytes) -> str:
+def _read_as_declared(body: bytes, charset: str | None) -> object:
+    # RFC 8259 says UTF-8; UTF-16 and UTF-32 show in the first bytes.
+    encoding = charset or json.detect_encoding(body)
+    return json.loads(body.decode(encoding), object_pairs_hook=_Members)
+
+
+def _read_regardless(body: bytes) -> Sequence[tuple[str, Any]]:
+    """As an upstream does that ignores the charset; it may see another object in the same bytes."""
+    text = body.decode(json.detect_encoding(body), "replace")
+    try:
+        members = json.loads(text, object_pairs_hook=_Members, strict=False)
+    except json.JSONDecodeError:
+        return ()  # such an upstream can't read it at all
+    return members if isinstance(members, _Members) else ()
+
+
+def _charset(content_type: bytes) -> str | None:
+    """The codec of the declared charset, unless that is what RFC 8259 says anyway."""
     message = Message()
     message["Content-Type"] = content_type.decode("latin-1")
     charset = message.get_param("charset")
-    if isinstance(charset, str):
-        name = codecs.lookup(charset).name
-        if name in _NO_CHARSETS:
-            raise LookupError(charset)
-        return body.decode(name)
-    # RFC 8259 says UTF-8; UTF-16 and UTF-32 show in the first bytes.
-    encoding: str = json.detect_encoding(body)
-    return body.decode(encoding)
+    if not isinstance(charset, str):
+        return None
+    normal = normalize_encoding(charset).lower()
+    name = codecs.lookup(normal).name if normal in _CHARSETS else ""
+    if not name or name in _NO_CHARSETS:
+        raise LookupError(charset)
+    return None if name == "utf-8" else name
 
 
 def _kind(value: object) -> str:

@@ -11,7 +11,7 @@ from typing import Final
 from llm_proxy.errors import Refusal
 from llm_proxy.secrets import token_digest
 from llm_proxy.server.gateway.cors import check_origin, is_preflight
-from llm_proxy.server.gateway.request_head import CREDENTIALS, RequestHead
+from llm_proxy.server.gateway.request_head import CREDENTIALS, RequestHead, drop_lines
 from llm_proxy.server.gateway.routing import Route, Router
 
 _END: Final = b"\n\r\n"  # of a head whose last line has its CR
@@ -86,6 +86,9 @@ def build_upstream_head(
         _, _, rest = parts[0].partition(b"\r")
         parts[0] = b"%b %b HTTP/1.1\r%b" % (head.method, target, rest)
     if credential_line:
+        name, _, _ = credential_line[1:].partition(b":")
+        if name.lower() not in CREDENTIALS:  # those are gone already
+            drop_lines(parts, (name.lower(),))
         parts[head.credential_at] = credential_line
     if head.length_line:
         parts[head.length_at] = head.length_line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES: Final = 65536
 MAX_TARGET_BYTES: Final = 8192
 MAX_HEADERS: Final = 128
+MAX_REMEMBERED_BYTES: Final = 8192  # a connection that idles keeps its last head several times over
 
 # The headers that a client's token may be in, the first one found is taken.
 CREDENTIALS: Final = (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
@@ -113,6 +115,8 @@ class LastHead:
         head = self._recall(raw)
         if head is None:
             head = parse_request_head(raw)
+            if len(raw) > MAX_REMEMBERED_BYTES:
+                return head
             self._remember(raw, head.length_line)
         self._raw, self._head = raw, head
         return head
@@ -221,9 +225,12 @@ def _obey_connection(head: RequestHead, value: bytes) -> None:
         head.keeps_alive = True
     others = items - {b"close", b"keep-alive", b"host", *_KEPT, *CREDENTIALS}
     others -= {name.encode() for name in HOP_BY_HOP}
-    if not others:
-        return
-    for index, text in enumerate(head.parts):
+    if others:
+        drop_lines(head.parts, others)
+
+
+def drop_lines(parts: list[bytes], names: Collection[bytes]) -> None:
+    for index, text in enumerate(parts):
         first, *lines = text.split(b"\n")  # the first is the request line, or empty
-        kept = [line for line in lines if line.partition(b":")[0].lower() not in others]
-        head.parts[index] = b"\n".join([first, *kept])
+        kept = [line for line in lines if line.partition(b":")[0].lower() not in names]
+        parts[index] = b"\n".join([first, *kept])

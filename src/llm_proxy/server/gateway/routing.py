@@ -10,6 +10,7 @@ from llm_proxy.server.gateway.api import Upstream
 PROBES: Final = frozenset((b"/health", b"/ready", b"/live"))
 MANAGEMENT: Final = frozenset((b"manage", b"admin", b"metrics"))
 _MAX_REMEMBERED: Final = 4096
+_LONGEST_REMEMBERED: Final = 256  # bytes: strangers choose the paths
 
 
 class Route:
@@ -44,7 +45,8 @@ class Router:
         route = self._remembered.get(path)
         if route is None:
             route = self._find(path)
-            if route.is_allowed and target[:1] == b"/":
+            is_short = len(path) <= _LONGEST_REMEMBERED
+            if is_short and route.is_allowed and target[:1] == b"/":
                 if len(self._remembered) >= _MAX_REMEMBERED:
                     self._remembered.clear()
                 self._remembered[path] = route

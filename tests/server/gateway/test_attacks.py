@@ -1,0 +1,132 @@
+"""What hostile clients and upstreams tried on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+import encodings
+import json
+import socket
+import tracemalloc
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from llm_proxy.errors import Refusal
+from llm_proxy.providers import Auth
+from llm_proxy.server.gateway.parameters import check_parameters
+from llm_proxy.server.gateway.request_head import LastHead
+
+if TYPE_CHECKING:
+    from tests.server.gateway.conftest import Gate, StartGate
+
+pytestmark = pytest.mark.anyio
+
+EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+MODELS = {"model": ("gpt-4*",)}
+# Read as UTF-7, the model is inside of `n`, where no whitelist looks.
+HIDDEN_IN_UTF7 = (
+    b'{"a":"+ACIALAAiAG4AIgA6AHsAIgBxACIAOgAiAHI-","model":"dear","b":"+ACIAfQAsACIAdAAiADoAIgB6-"}'
+)
+
+
+async def test_an_error_event_never_completes_an_announced_length(gate: Gate) -> None:
+    client = await gate.connect()
+    await client.send(gate.request(body=b"{}"))
+    peer = await gate.openai.accept()
+    await peer.request()
+    await peer.send(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 60\r\n\r\n"
+        b"data: 1\n\n"
+    )
+    peer.close()
+    head = await client.read_until(b"\r\n\r\n")
+    assert b"Content-Length: 60" in head
+    assert await client.read_to_end() == b"data: 1\n\n"
+
+
+async def test_a_clients_header_named_as_the_configured_credential_is_replaced(
+    start_gate: StartGate,
+) -> None:
+    gate = await start_gate(auth=Auth(header="X-Upstream-Auth", scheme=""))
+    request = gate.request(b"x-upstream-auth: mine", b"A: b", body=b"{}")
+    received, _ = await gate.relay(request, EMPTY)
+    assert received.lower().count(b"x-upstream-auth") == 1
+    assert b"mine" not in received
+    assert b"\r\nA: b\r\n" in received
+
+
+@pytest.mark.parametrize("charset", [b"utf-7", b"UTF7", b"unicode-1-1-utf-7"])
+def test_no_charset_hides_a_parameter_from_the_whitelist(charset: bytes) -> None:
+    with pytest.raises(Refusal, match="'model' has the value 'dear'"):
+        check_parameters(HIDDEN_IN_UTF7, b"application/json; charset=" + charset, MODELS)
+
+
+@pytest.mark.parametrize("monster", [b"[" * 5000 + b"]" * 5000, b"9" * 5000])
+def test_a_reading_too_large_to_be_checked_is_refused(monster: bytes) -> None:
+    """As UTF-7 the monster is inside of a string; as UTF-8 Python gives up on it."""
+    body = (
+        b'{"c":"+AFw-","+ACwAIgB5ACIAOgAiAFw-":' + monster + b',"+ACwAIgB6ACIAOgAiAFw-":'
+        b'"+ACwAIgB3ACIAOgAi-"}'
+    )
+    assert list(json.loads(body.decode("utf-7"))) == ["c", "y", "z", "w"]
+    with pytest.raises(Refusal):
+        check_parameters(body, b"application/json; charset=utf-7", MODELS)
+
+
+@pytest.mark.parametrize("name", ["Model", "MODEL"])
+def test_a_parameter_in_other_letters_is_checked_too(name: str) -> None:
+    """Go's JSON decoder, for one, ignores case; the last one wins."""
+    body = f'{{"model":"gpt-4o","{name}":"dear"}}'.encode()
+    with pytest.raises(Refusal, match="has the value 'dear'"):
+        check_parameters(body, b"application/json", MODELS)
+
+
+def test_invented_charsets_are_not_remembered() -> None:
+    known = cast("dict[str, Any]", vars(encodings)["_cache"])
+    before = len(known)
+    for number in range(50):
+        with pytest.raises(Refusal):
+            check_parameters(b"{}", b"text/json; charset=invented-%d" % number, MODELS)
+    assert len(known) == before
+
+
+def test_a_kept_connection_does_not_keep_a_huge_head() -> None:
+    filler = b"".join(b"X-%d: %b\r\n" % (number, b"x" * 4000) for number in range(15))
+    raw = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n" + filler + b"\r\n"
+    last = LastHead()
+    tracemalloc.start()
+    try:
+        assert last.parse(raw).content_length == 1
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 16384
+
+
+async def test_long_paths_of_strangers_are_not_remembered(gate: Gate) -> None:
+    client = await gate.connect()
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            target = b"/v1/files/%d/%b" % (number, b"x" * 8000)
+            await client.send(gate.request(method=b"GET", target=target, token=b""))
+            assert (await client.response()).code == "missing_token"
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1 << 20
+
+
+async def test_a_pipeline_is_read_no_faster_than_it_is_answered(gate: Gate) -> None:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client = await gate.connect(sock)
+    client.stop_reading()
+    pipeline = b"GET /nope HTTP/1.1\r\nHost: a\r\n\r\n" * 1_000_000
+    client.writer.write(pipeline)
+    gateways = gate.client_transport()
+    async with asyncio.timeout(5):
+        while not gateways.get_write_buffer_size():
+            await asyncio.sleep(0)
+    left = cast("asyncio.Transport", client.writer.transport).get_write_buffer_size()
+    assert left > len(pipeline) // 2
