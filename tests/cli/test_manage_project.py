@@ -192,7 +192,7 @@ def test_a_person_is_asked_for_the_key_without_echo(manage: Run) -> None:
     assert json.loads(manage("project", "list", "--json").out)[0]["api_key"] == "sk-type…abcd"
 
 
-@pytest.mark.parametrize(("typed", "code", "left"), [(b"n\n", 130, 1), (b"y\n", 0, 0)])
+@pytest.mark.parametrize(("typed", "code", "left"), [(b"n\n", 1, 1), (b"y\n", 0, 0)])
 def test_a_person_confirms_a_deletion(
     manage: Run,
     create: Callable[..., dict[str, Any]],
@@ -205,5 +205,6 @@ def test_a_person_confirms_a_deletion(
         "project", "delete", project["id"], prompt=b"tokens?", typed=typed
     )
     assert "Delete project" in screen
+    assert ("Nothing was changed." in screen) == (typed == b"n\n")
     assert answer == code
     assert len(json.loads(manage("project", "list", "--json").out)) == left

@@ -94,8 +94,10 @@ def rollback(
     _refuse_while_serving(settings)
     if not yes and not sys.stdin.isatty():
         raise typer.BadParameter("a rollback loses data; confirm it with --yes")
-    if not yes:
-        typer.confirm(f"Undo {steps} migration(s) of {path} with their data?", abort=True, err=True)
+    question = f"Undo {steps} migration(s) of {path} with their data?"
+    if not yes and not typer.confirm(question, err=True):
+        _tell("Nothing was changed.")
+        raise typer.Exit(1)
     undone = rollback_schema(path, steps=steps)
     if as_json:
         print(json.dumps({"database": str(path), "undone": undone}))

@@ -100,8 +100,9 @@ def ask_secret(question: str, option: str) -> Secret:
 
 def confirm(question: str, *, yes: bool) -> None:
     """Asks a person; a script is taken at its word."""
-    if not yes and sys.stdin.isatty():
-        typer.confirm(question, abort=True, err=True)
+    if not yes and sys.stdin.isatty() and not typer.confirm(question, err=True):
+        tell("Nothing was changed.")
+        raise typer.Exit(1)
 
 
 def print_json(document: object) -> None:

@@ -127,7 +127,7 @@ def delete_project(store: Store, project_id: str, *, at: datetime, force: bool) 
             tokens = "1 active token" if active == 1 else f"{active} active tokens"
             raise Conflict(
                 f"the project still has {tokens}; "
-                "revoke the tokens first, or delete them with it by force=true"
+                "revoke the tokens first, or delete them with it by force=true (--force)"
             )
         if not ProjectRow.delete().where(ProjectRow.id == project_id).execute(database):
             return False

@@ -85,6 +85,14 @@ async def test_any_other_is_replaced(client: httpx.AsyncClient, sent: str | None
     assert first.headers["X-Request-ID"] != second.headers["X-Request-ID"]
 
 
+async def test_the_gateways_id_wins_over_one_of_the_client_that_is_not_sane(
+    client: httpx.AsyncClient,
+) -> None:
+    headers = [("X-Request-ID", "not sane"), ("X-Request-ID", "from-the-gateway")]
+    answer = await client.get("/manage/tokens/x", headers=headers)
+    assert answer.json()["request_id"] == "from-the-gateway"
+
+
 async def test_what_nobody_foresaw_is_logged_and_told_without_detail(
     context: ControlContext, caplog: pytest.LogCaptureFixture
 ) -> None:

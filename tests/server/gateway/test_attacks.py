@@ -117,12 +117,20 @@ async def test_long_paths_of_strangers_are_not_remembered(gate: Gate) -> None:
     assert kept < 1 << 20
 
 
-async def test_a_pipeline_is_read_no_faster_than_it_is_answered(gate: Gate) -> None:
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"\r\n",
+        b"Content-Length: 1\r\n\r\nx",
+        b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+    ],
+)
+async def test_a_pipeline_is_read_no_faster_than_it_is_answered(gate: Gate, framing: bytes) -> None:
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client = await gate.connect(sock)
     client.stop_reading()
-    pipeline = b"GET /nope HTTP/1.1\r\nHost: a\r\n\r\n" * 1_000_000
+    pipeline = (b"POST /nope HTTP/1.1\r\nHost: a\r\n" + framing) * 400_000
     client.writer.write(pipeline)
     gateways = gate.client_transport()
     async with asyncio.timeout(5):
@@ -130,3 +138,17 @@ async def test_a_pipeline_is_read_no_faster_than_it_is_answered(gate: Gate) -> N
             await asyncio.sleep(0)
     left = cast("asyncio.Transport", client.writer.transport).get_write_buffer_size()
     assert left > len(pipeline) // 2
+
+
+async def test_a_pipeline_of_chunked_requests_waits_for_the_upstream(gate: Gate) -> None:
+    """An upstream that is ready lets in the rest of a body, not the requests behind it."""
+    client = await gate.connect()
+    one = gate.request(b"Transfer-Encoding: chunked") + b"1\r\nx\r\n0\r\n\r\n"
+    client.writer.write(one * 100_000)
+    peer = await gate.openai.accept()
+    for _ in range(100):
+        await peer.request()
+        await peer.send(EMPTY)
+        await client.response()
+    left = cast("asyncio.Transport", client.writer.transport).get_write_buffer_size()
+    assert left > len(one) * 50_000

@@ -77,5 +77,6 @@ def _is_management(path: str) -> bool:
 
 
 def _request_id(headers: Headers) -> str:
-    sent = headers.get("X-Request-ID", "")
+    # The gateway adds its own last when the client's is not one to repeat.
+    sent = (headers.getlist("X-Request-ID") or [""])[-1]
     return sent if _SANE_ID.fullmatch(sent) else str(uuid.uuid4())

@@ -183,6 +183,7 @@ class ClientConnection(asyncio.Protocol):
             if data and not self._buffer:
                 self._deadline = min(self._deadline, self._gateway.timers.now + HEAD_TIMEOUT_S)
             self._buffer = data
+            self.resume_reading()
 
     def _refuse_head(self, refusal: Refusal) -> None:
         """Nothing after a head that can't be trusted can be found, so the connection ends."""
@@ -214,6 +215,8 @@ class ClientConnection(asyncio.Protocol):
             self._deadline = NEVER if ends else self._gateway.timers.now + BODY_IDLE_S
         if rest:
             self._pipelined = rest
+            if len(rest) > MAX_PIPELINED_BYTES:
+                self.pause_reading()
         if self._exchange is not None:
             self._exchange.body_arrives(data, ends)
         else:
@@ -267,8 +270,7 @@ class ClientConnection(asyncio.Protocol):
         if self._is_writing_paused:
             return  # until it has read its answers: more of them would pile up
         self._deadline = self._gateway.timers.now + KEEP_ALIVE_S
-        if self._is_reading_paused and len(self._pipelined) <= MAX_PIPELINED_BYTES:
-            self.resume_reading()
+        self.resume_reading()
         if self._pipelined:
             # Not from here: a thousand pipelined requests would be as many frames deep.
             asyncio.get_running_loop().call_soon(self._receive_pipelined)
@@ -289,6 +291,8 @@ class ClientConnection(asyncio.Protocol):
                 self._deadline = NEVER  # it is us who make the client wait
 
     def resume_reading(self) -> None:
+        if len(self._pipelined) > MAX_PIPELINED_BYTES:
+            return  # each request answered would let in more than it takes away
         if self._is_reading_paused and not self.is_closed:
             self._is_reading_paused = False
             self.transport.resume_reading()
