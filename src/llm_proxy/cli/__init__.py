@@ -1,5 +1,15 @@
 """The command line: one module for each group of commands."""
 
-from llm_proxy.cli.main import main
+from typing import NoReturn
 
-__all__ = ["main"]
+
+def main() -> NoReturn:
+    """The console script; Ctrl-C is no traceback even while it is being imported."""
+    import sys
+
+    try:
+        from llm_proxy.cli.main import run
+
+        sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, NoReturn, Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import typer
 
@@ -46,10 +46,6 @@ def root(
     ] = False,
 ) -> None:
     pass
-
-
-def main() -> NoReturn:
-    sys.exit(run(sys.argv[1:]))
 
 
 @runtime_checkable

@@ -138,7 +138,6 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._pool.timers.watch(self)
 
     def eof_received(self) -> None:
         """Over TLS only called when TLS itself was ended: anybody on the way can send a FIN."""

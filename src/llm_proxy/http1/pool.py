@@ -94,6 +94,7 @@ class Pool:
                 self._serve_waiting()
         if connection is not None:
             self._open.add(connection)
+            self.timers.watch(connection)  # not before: of a cancelled one nothing is heard again
             handler.upstream_ready(connection)
         elif error is not None:
             handler.response_fails(error)
@@ -104,14 +105,16 @@ class Pool:
             _, connection = await self._loop.create_unix_connection(
                 lambda: UpstreamConnection(self), origin.unix_path
             )
-            return connection
-        _, connection = await self._loop.create_connection(
-            lambda: UpstreamConnection(self),
-            origin.host,
-            origin.port,
-            ssl=origin.tls,
-            server_hostname=origin.host if origin.tls else None,
-        )
+        else:
+            _, connection = await self._loop.create_connection(
+                lambda: UpstreamConnection(self),
+                origin.host,
+                origin.port,
+                ssl=origin.tls,
+                server_hostname=origin.host if origin.tls else None,
+            )
+        if connection.is_closed:  # its end came before we did: nobody would hear of it
+            raise ConnectionResetError
         return connection
 
     def _explain(self, exc: Exception) -> str:

@@ -16,6 +16,7 @@ _REPEATED: Final = frozenset(
     (b"content-type", b"content-encoding", b"connection", b"keep-alive", b"transfer-encoding")
 )
 _MAX_KNOWN_LINES: Final = 1024
+_LONGEST_KNOWN_LINE: Final = 256  # bytes: upstreams choose them
 
 _known_lines: dict[bytes, tuple[bytes, bytes]] = {}
 _VERSIONS: Final = frozenset((b"HTTP/1.1 ", b"HTTP/1.0 "))
@@ -98,7 +99,8 @@ def parse_response_head(raw: bytes) -> ResponseHead:
 def _read_line(line: bytes) -> tuple[bytes, bytes]:
     """Lower-case name and value; lines that upstreams repeat in every answer are remembered."""
     known = split_line(line)
-    if known[0] in _REPEATED and len(_known_lines) < _MAX_KNOWN_LINES:
+    is_short = len(line) <= _LONGEST_KNOWN_LINE
+    if is_short and known[0] in _REPEATED and len(_known_lines) < _MAX_KNOWN_LINES:
         _known_lines[line] = known
     return known
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,7 @@ class Store:
         self._cipher = cipher
         self._patience_s = patience_s
         self._database: Database | None = None
+        self._file: os.stat_result | None = None  # that is open
         self._lock = threading.RLock()
         self._executor: ThreadPoolExecutor | None = None
         self._places = threading.BoundedSemaphore(_MOST_WAITING)
@@ -61,6 +63,8 @@ class Store:
         """Raises StoreError saying what is wrong. The names of the migrations it applied."""
         database = open_database(self.path, create=migrate, patience_s=self._patience_s)
         self._database = database
+        with contextlib.suppress(OSError):
+            self._file = self.path.stat()
         try:
             with translated(self.path):
                 applied = self._prepare(database, migrate=migrate)
@@ -143,8 +147,19 @@ class Store:
             if database.in_transaction():
                 yield database
             else:
+                self._refuse_lost_file()
                 with database.atomic(kind):
                     yield database
+
+    def _refuse_lost_file(self) -> None:
+        """SQLite goes on in a file that was removed, and all that it commits there is lost."""
+        with contextlib.suppress(OSError):
+            if self._file is not None and os.path.samestat(self._file, self.path.stat()):
+                return
+        raise StoreUnavailable(
+            f"the database {self.path} was removed or replaced while it was open; "
+            "put it back, or restart llm-proxy"
+        )
 
     async def run(
         self, function: Callable[Concatenate[Store, P], R], *args: P.args, **kwargs: P.kwargs

@@ -15,7 +15,9 @@ REFUSAL = Refusal("rate_limited", "Slow down — please.", headers={"Retry-After
 
 
 def answer(*, method: bytes = b"POST", origin: str | None = None, keeps: bool = True) -> bytes:
-    return refusal_answer(REFUSAL, "id-1", method=method, origin=origin, keeps_alive=keeps)
+    return b"".join(
+        refusal_answer(REFUSAL, "id-1", method=method, origin=origin, keeps_alive=keeps)
+    )
 
 
 def test_refusal_is_a_whole_response() -> None:
@@ -45,10 +47,13 @@ def test_only_refusals_with_an_origin_have_a_policy() -> None:
 
 
 def test_preflight_has_no_body() -> None:
-    preflight = preflight_answer("https://a.test", None, "id-1", keeps_alive=True)
+    preflight = preflight_answer(
+        "https://a.test", "id-1", methods="GET, POST", asked_headers=None, keeps_alive=True
+    )
     assert preflight.startswith(b"HTTP/1.1 204 No Content\r\n")
     assert preflight.endswith(b"\r\n\r\n")
     assert b"Content-Length" not in preflight
+    assert b"\r\nAccess-Control-Allow-Methods: GET, POST\r\n" in preflight
 
 
 def test_event_in_a_stream_is_one_line_of_data() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from llm_proxy.errors import Refusal
+from llm_proxy.http1.response_head import parse_response_head
 from llm_proxy.providers import Auth
 from llm_proxy.server.gateway.parameters import check_parameters
 from llm_proxy.server.gateway.request_head import LastHead
@@ -152,3 +153,30 @@ async def test_a_pipeline_of_chunked_requests_waits_for_the_upstream(gate: Gate)
         await client.response()
     left = cast("asyncio.Transport", client.writer.transport).get_write_buffer_size()
     assert left > len(one) * 50_000
+
+
+async def test_clients_that_leave_while_an_upstream_connects_leave_nothing(gate: Gate) -> None:
+    for turns in range(30):
+        client = await gate.connect()
+        await client.send(gate.request(body=b"{}"))
+        for _ in range(turns // 2):
+            await asyncio.sleep(0)
+        client.reset()
+        while gate.connections:
+            await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        while gate.upstreams[0].pool._open:
+            await asyncio.sleep(0)
+    assert not gate.timers._watched
+
+
+def test_long_lines_of_an_upstream_are_not_remembered() -> None:
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            line = b"Content-Type: text/%d; x=%b\r\n" % (number, b"y" * 30000)
+            assert parse_response_head(b"HTTP/1.1 200 OK\r\n" + line + b"\r\n").content_type
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1 << 19

@@ -69,6 +69,7 @@ async def test_origin_that_is_not_allowed_is_refused(start_gate: StartGate, orig
     for method, lines in ((b"OPTIONS", [line, ASKED[1]]), (b"POST", [line])):
         response = await gate.ask(gate.request(*lines, method=method, body=b"{}"))
         assert (response.status, response.code) == (403, "origin_not_allowed")
+        assert response.header(b"Access-Control-Allow-Origin") is None
     assert not gate.openai.has_news()
 
 

@@ -13,14 +13,13 @@ EXPOSED_HEADERS: Final = (
     "LLM-Proxy-Request-ID, X-Request-ID, Server-Timing, Retry-After, "
     "RateLimit, RateLimit-Policy, openai-processing-ms"
 )
-_PREFLIGHT_METHODS: Final = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 _PREFLIGHT_HEADERS: Final = "Authorization, Content-Type, X-Requested-With"
 
 
-def _answer(status: int, headers: dict[str, str], body: bytes, *, has_body: bool = True) -> bytes:
+def _head(status: int, headers: dict[str, str]) -> bytes:
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + (body if has_body else b"")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
 def _common(request_id: str, *, keeps_alive: bool) -> dict[str, str]:
@@ -43,7 +42,8 @@ def cors_headers(origin: str) -> dict[str, str]:
 
 def refusal_answer(
     refusal: Refusal, request_id: str, *, method: bytes, origin: str | None, keeps_alive: bool
-) -> bytes:
+) -> tuple[bytes, bytes]:
+    """Head and body, which is empty for HEAD."""
     body = refusal.envelope(request_id)
     headers = {
         "Content-Type": "application/json",
@@ -52,21 +52,21 @@ def refusal_answer(
         **(cors_headers(origin) if origin else {}),
         **refusal.headers,
     }
-    return _answer(refusal.status_code, headers, body, has_body=method != b"HEAD")
+    return _head(refusal.status_code, headers), b"" if method == b"HEAD" else body
 
 
 def preflight_answer(
-    origin: str, asked_headers: str | None, request_id: str, *, keeps_alive: bool
+    origin: str, request_id: str, *, methods: str, asked_headers: str | None, keeps_alive: bool
 ) -> bytes:
     """The answer to a CORS preflight, by the Fetch standard."""
     headers = {
         **_common(request_id, keeps_alive=keeps_alive),
         **cors_headers(origin),
-        "Access-Control-Allow-Methods": _PREFLIGHT_METHODS,
+        "Access-Control-Allow-Methods": methods,
         "Access-Control-Allow-Headers": asked_headers or _PREFLIGHT_HEADERS,
         "Access-Control-Max-Age": "86400",
     }
-    return _answer(204, headers, b"")
+    return _head(204, headers)
 
 
 def stream_error_event(refusal: Refusal, request_id: str) -> bytes:

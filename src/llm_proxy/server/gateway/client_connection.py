@@ -7,6 +7,7 @@ goes out at once. Both directions are paused when the other side is slow.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from typing import Final, cast
@@ -270,7 +271,8 @@ class ClientConnection(asyncio.Protocol):
         if self._is_writing_paused:
             return  # until it has read its answers: more of them would pile up
         self._deadline = self._gateway.timers.now + KEEP_ALIVE_S
-        self.resume_reading()
+        if self._is_reading_paused:
+            self.resume_reading()
         if self._pipelined:
             # Not from here: a thousand pipelined requests would be as many frames deep.
             asyncio.get_running_loop().call_soon(self._receive_pipelined)
@@ -324,7 +326,8 @@ class ClientConnection(asyncio.Protocol):
         """Ends without FIN, which would say that what came is all there is."""
         if not self.is_closed:
             sock = self.transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with contextlib.suppress(OSError):  # macOS refuses it where the client has gone
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.transport.abort()
 
     def _linger(self) -> None:

@@ -25,13 +25,23 @@ def check_origin(head: RequestHead, upstream: Upstream) -> None:
     origin = head.named.get(b"origin")
     if origin is None:
         if upstream.requires_origin:
-            raise Refusal("origin_required", f"The api {upstream.name!r} wants an Origin header.")
+            raise Refusal(
+                "origin_required", f"The api {upstream.name!r} wants an Origin header; send one."
+            )
     elif upstream.origins and origin not in upstream.origins:
         raise Refusal(
             "origin_not_allowed",
             f"The origin {origin.decode('latin-1')!r} is not in allowed_origins of the api "
-            f"{upstream.name!r}.",
+            f"{upstream.name!r}; ask whoever runs this proxy to add it.",
         )
+
+
+def allowed_origin(head: RequestHead, upstream: Upstream | None) -> str | None:
+    """The origin whose pages may read a refusal; None: no page, or none that is allowed."""
+    origin = head.named.get(b"origin")
+    if origin is None or (upstream and upstream.origins and origin not in upstream.origins):
+        return None
+    return origin.decode("latin-1")
 
 
 def add_cors(lines: bytes, origin: bytes) -> tuple[bytes, bytes]:

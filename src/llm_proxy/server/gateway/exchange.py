@@ -22,7 +22,7 @@ from llm_proxy.server.gateway.answers import (
     stream_error_event,
 )
 from llm_proxy.server.gateway.api import Upstream
-from llm_proxy.server.gateway.cors import add_cors
+from llm_proxy.server.gateway.cors import add_cors, allowed_origin
 from llm_proxy.server.gateway.gateway import Gateway
 from llm_proxy.server.gateway.parameters import check_parameters
 from llm_proxy.server.gateway.plan import Plan, build_upstream_head, client_token
@@ -447,15 +447,15 @@ class Exchange:
         if not self._body_ends and b"expect" in self._head.named and not self._is_invited:
             self.keeps_alive = False  # whether the body comes after all can't be known
         self.keeps_alive = self.keeps_alive and self._client.can_keep_alive()
-        origin = self._head.named.get(b"origin")
-        answer = refusal_answer(
+        head, body = refusal_answer(
             refusal,
             self.request_id,
             method=self._head.method,
-            origin=origin.decode("latin-1") if origin else None,
+            origin=allowed_origin(self._head, self._plan.route.upstream if self._plan else None),
             keeps_alive=self.keeps_alive,
         )
-        self._client.write(answer)
+        self._response_size = len(body)
+        self._client.write(head + body)
         self._end(error_code=refusal.code)
         self._client.finish(self.keeps_alive)
 
@@ -501,8 +501,9 @@ class Exchange:
         self._client.write(
             preflight_answer(
                 named[b"origin"].decode("latin-1"),
-                asked or None,
                 self.request_id,
+                methods=b", ".join(sorted(plan.route.upstream.methods)).decode(),
+                asked_headers=asked or None,
                 keeps_alive=self.keeps_alive,
             )
         )

@@ -67,7 +67,8 @@ class KnownToken:
         if key is None:
             raise Refusal(
                 "no_upstream_key",
-                f"The project of this token has no key for the api {upstream.name!r}.",
+                f"The project of this token has no key for the api {upstream.name!r}; "
+                "add one with `llm-proxy manage project update`.",
             )
         line = self.credential_lines[upstream.name] = upstream.credential_line(key)
         return line
@@ -236,6 +237,7 @@ def check_quota(token: KnownToken) -> None:
     if token.usage.total >= token.allowance:
         raise Refusal(
             "token_quota_exhausted",
-            f"This token was good for {token.grant.max_requests} requests, and they are used up.",
+            f"This token was good for {token.grant.max_requests} requests, and they are used up; "
+            "ask for a new one.",
             details={"max_requests": token.grant.max_requests},
         )
