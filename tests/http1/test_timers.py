@@ -56,3 +56,22 @@ async def test_a_closed_clock_checks_nothing() -> None:
         await sentinel.done.wait()
     assert never.times == []
     timers.close()
+
+
+async def test_a_check_that_fails_ends_no_other_timeout() -> None:
+    loop = asyncio.get_running_loop()
+    failures: list[object] = []
+    loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))
+    timers = Timers(loop)
+
+    class Failing(Checked):
+        def check(self, now: float) -> None:
+            self._timers.forget(self)
+            raise RuntimeError("a bug")
+
+    other = Checked(timers, 3)
+    timers.watch(Failing(timers, 1))
+    timers.watch(other)
+    async with asyncio.timeout(5):
+        await other.done.wait()
+    assert [type(failure) for failure in failures] == [RuntimeError]

@@ -34,9 +34,13 @@ class Timers:
 
     def _tick(self) -> None:
         now = self.now = self._loop.time()
+        if not self._watched:
+            self._handle = None
+            return
+        # Before anything is checked: no failure of one may end the timeouts of all others.
+        self._handle = self._loop.call_later(TICK_S, self._tick)
         for thing in tuple(self._watched):
             thing.check(now)
-        self._handle = self._loop.call_later(TICK_S, self._tick) if self._watched else None
 
     def close(self) -> None:
         if self._handle is not None:

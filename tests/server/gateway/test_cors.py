@@ -124,3 +124,14 @@ async def test_lines_of_the_upstream_are_cut_whole() -> None:
     assert kept == b"HTTP/1.1 200 OK\r\nB: c\r"
     assert own.startswith(b"Access-Control-Allow-Origin: https://app.test\r\n")
     assert own.endswith(b"\r\n")
+
+
+async def test_the_control_plane_is_read_by_no_other_page(gate: Gate) -> None:
+    client = await gate.connect()
+    await client.send(b"GET /health HTTP/1.1\r\nHost: x\r\nOrigin: https://app.test\r\n\r\n")
+    peer = await gate.control.accept()
+    await peer.request()
+    await peer.send(OK)
+    response = await client.response()
+    assert response.status == 200
+    assert response.header(b"Access-Control-Allow-Origin") is None

@@ -348,7 +348,7 @@ class Exchange:
         identity = self.request_id.encode()
         if not head.has_request_id:
             own += b"X-Request-ID: %b\r\n" % identity
-        if b"origin" in self._head.named:
+        if b"origin" in self._head.named and not self._is_for_control():
             lines, cors = add_cors(lines, self._head.named[b"origin"])
             own += cors
         upstream_ms = (self._headed_at - self._sent_at) * 1e3
@@ -358,6 +358,9 @@ class Exchange:
             b"%b\nLLM-Proxy-Request-ID: %b\r\n%bServer-Timing: proxy;dur=%.3f, upstream;dur=%.3f"
             b"\r\nVia: 1.1 llm-proxy\r\n\r\n"
         ) % (lines, identity, own, (self._sent_at - self._started_at) * 1e3, upstream_ms)
+
+    def _is_for_control(self) -> bool:
+        return self._plan is not None and self._plan.route.upstream.is_control
 
     def response_continues(self, body: bytes, ends: bool) -> None:
         if body:
@@ -516,7 +519,7 @@ class Exchange:
         self._is_done = True
         recorder = self._gateway.recorder
         route = self._plan.route if self._plan is not None else None
-        if recorder is None or (route is not None and route.upstream.is_control):
+        if recorder is None or self._is_for_control():
             return
         now = perf_counter()
         grant = self._token.grant if self._token is not None else None

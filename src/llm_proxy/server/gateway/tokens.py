@@ -137,23 +137,22 @@ class Tokens:
         return self._misses.get(client_ip, 0) >= MISSES_PER_ADDRESS
 
     async def _load(self, digest: bytes, client_ip: str) -> None:
-        outcome: KnownToken | Refusal
+        # Also what the waiters get should this task end in a way that nobody foresaw.
+        outcome: KnownToken | Refusal = Refusal(
+            "store_unavailable",
+            "The token can't be checked now; try again soon.",
+            headers={"Retry-After": "1"},
+        )
         try:
             outcome = await self._load_current(digest)
             if isinstance(outcome, Refusal):
                 self._misses[client_ip] = self._misses.get(client_ip, 0) + 1
         except StoreError as exc:
             logger.warning("a token could not be looked up: %s", exc)
-            outcome = Refusal(
-                "store_unavailable",
-                "The token can't be checked now; try again soon.",
-                headers={"Retry-After": "1"},
-            )
         finally:
             del self._loading[digest]
-            waiters = self._waiters.pop(digest)
-        for waiter in waiters:
-            waiter(outcome)
+            for waiter in self._waiters.pop(digest):
+                waiter(outcome)
 
     async def _load_current(self, digest: bytes) -> KnownToken | Refusal:
         while True:
