@@ -87,3 +87,26 @@ def raw_upstream() -> Iterator[RawUpstream]:
     upstream = RawUpstream()
     yield upstream
     upstream.close()
+
+
+@pytest.fixture(scope="module")
+def proxy(
+    raw_upstream: RawUpstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    """A server of the module's own, in front of the scripted upstream."""
+    server = ServerProcess(tmp_path_factory.mktemp("proxy"), upstream=raw_upstream.address)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.destroy()
+
+
+@pytest.fixture(scope="module")
+def key(proxy: ServerProcess) -> bytes:
+    """A token, as clients send it."""
+    with proxy.manage() as manage:
+        fields = {"name": "raw", "api_keys": {"openai": UPSTREAM_KEY.format(api="openai")}}
+        project = manage.create_project(fields)
+        made = manage.create_token({"project_id": project.id, "duration_minutes": 60})
+    return made.token.encode()

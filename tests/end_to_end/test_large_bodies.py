@@ -6,12 +6,11 @@ import hashlib
 import select
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import UPSTREAM_KEY
 from tests.end_to_end.raw_upstream import Peer, RawUpstream, connect
 from tests.end_to_end.server_process import ServerProcess
 
@@ -25,27 +24,6 @@ MOST_GROWTH = 32 * MIB
 MOST_BUFFERED = 32 * MIB  # the kernel's buffers of four sockets included
 PIECE = bytes(range(256)) * 1024
 STALLED_S = 0.3
-
-
-@pytest.fixture(scope="module")
-def proxy(
-    raw_upstream: RawUpstream, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ServerProcess]:
-    server = ServerProcess(tmp_path_factory.mktemp("proxy"), upstream=raw_upstream.address)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.destroy()
-
-
-@pytest.fixture(scope="module")
-def key(proxy: ServerProcess) -> bytes:
-    with proxy.manage() as manage:
-        fields = {"name": "large", "api_keys": {"openai": UPSTREAM_KEY.format(api="openai")}}
-        project = manage.create_project(fields)
-        made = manage.create_token({"project_id": project.id, "duration_minutes": 60})
-    return made.token.encode()
 
 
 class Memory:

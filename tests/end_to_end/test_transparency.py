@@ -14,28 +14,6 @@ from tests.end_to_end.server_process import ServerProcess
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-@pytest.fixture(scope="module")
-def proxy(
-    raw_upstream: RawUpstream, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ServerProcess]:
-    server = ServerProcess(tmp_path_factory.mktemp("proxy"), upstream=raw_upstream.address)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.destroy()
-
-
-@pytest.fixture(scope="module")
-def key(proxy: ServerProcess) -> bytes:
-    """A token, as clients send it."""
-    with proxy.manage() as manage:
-        fields = {"name": "raw", "api_keys": {"openai": UPSTREAM_KEY.format(api="openai")}}
-        project = manage.create_project(fields)
-        made = manage.create_token({"project_id": project.id, "duration_minutes": 60})
-    return made.token.encode()
-
-
 @pytest.fixture
 def client(proxy: ServerProcess) -> Iterator[Peer]:
     with connect(proxy.address) as peer:
