@@ -91,6 +91,11 @@ def test_every_key_is_understood(tmp_path: Path) -> None:
     assert api.ca_file == str(tmp_path / "ca.pem")
 
 
+def test_circuit_breaker_can_be_switched_off(tmp_path: Path) -> None:
+    api = _api(tmp_path, "circuit_breaker: {failures: 0}\n")
+    assert api.circuit_breaker == CircuitBreaker(failures=0, cooldown=30)
+
+
 def test_keys_of_older_files_are_understood(tmp_path: Path) -> None:
     api = _api(
         tmp_path,
@@ -117,16 +122,13 @@ def test_what_has_no_effect_is_warned_about_with_its_line(tmp_path: Path) -> Non
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     text = PLAIN.replace("https://one", "http://one") + (
         "    timeouts: {flush_interval: 10ms}\n"
-        "    circuit_breaker: {failures: 3}\n"
         "    ca_file: ca.pem\n"
     )
     _, warnings = _read(tmp_path, text)
     assert [warning.removeprefix(f"{tmp_path}/p.yaml:") for warning in warnings] == [
         "4: apis.one.base_url: keys and prompts travel unencrypted over http",
         "7: apis.one.timeouts.flush_interval has no effect: flushing is always immediate",
-        "8: apis.one.circuit_breaker is accepted, "
-        "but no circuit breaker is in force in this version",
-        "9: apis.one.ca_file has no effect on an http base_url",
+        "8: apis.one.ca_file has no effect on an http base_url",
     ]
 
 

@@ -8,37 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_proxy import setting as rules
+from llm_proxy.address import parse_address
 from llm_proxy.secrets import Secret, new_encryption_key
-from llm_proxy.setting import SETTINGS, Address, parse_address
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("127.0.0.1:8080", Address("127.0.0.1", 8080)),
-        ("localhost:0", Address("localhost", 0)),
-        ("[::1]:65535", Address("::1", 65535)),
-        ("[0:0::1]:80", Address("::1", 80)),
-        (":8080", Address("0.0.0.0", 8080)),
-    ],
-)
-def test_address_is_host_and_port(text: str, address: Address) -> None:
-    assert parse_address(text) == address
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "8080", "localhost", "a:", "a:b", "a:-1", "a:65536", "::1:80", "[::1]", "[x]:1", "a/b:1"],
-)
-def test_bad_address_is_refused_with_the_rule(text: str) -> None:
-    with pytest.raises(ValueError, match=r"HOST:PORT .* like 127\.0\.0\.1:8080"):
-        parse_address(text)
-
-
-@given(st.ip_addresses(), st.integers(0, 65535))
-def test_address_reads_back_from_its_text(host: object, port: int) -> None:
-    address = Address(str(host), port)
-    assert parse_address(str(address)) == address
+from llm_proxy.setting import SETTINGS
 
 
 @given(st.text(max_size=30))
@@ -153,3 +125,18 @@ def test_table_has_no_name_twice_and_every_row_is_documented() -> None:
     for column in ([s.field for s in SETTINGS], [s.env for s in SETTINGS]):
         assert len(set(column)) == len(column)
     assert all(re.fullmatch(r"[A-Z][^\n]*\.", setting.doc) for setting in SETTINGS)
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/internal/metrics-1.0", " /a_b "])
+def test_path_of_the_metrics(path: str) -> None:
+    assert rules.parse_metrics_path(path) == path.strip()
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "/", "metrics", "//metrics", "/metrics/", "/../metrics", "/a b", "/a?b", "/é", "/" * 3]
+    + ["/manage", "/manage/metrics", "/admin/x", "/health", "/ready", "/live", "/" + "a" * 200],
+)
+def test_path_that_the_metrics_cannot_have(path: str) -> None:
+    with pytest.raises(ValueError, match="a path like /metrics"):
+        rules.parse_metrics_path(path)

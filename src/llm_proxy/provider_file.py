@@ -125,7 +125,7 @@ class _Reader:
             timeouts=self._timeouts(keys.get("timeouts")),
             connection=_connection(keys.get("connection"), keys.get("timeouts")),
             retry=_retry(keys.get("retry")),
-            circuit_breaker=self._circuit_breaker(keys.get("circuit_breaker")),
+            circuit_breaker=_circuit_breaker(keys.get("circuit_breaker")),
             param_whitelist=_param_whitelist(keys.get("param_whitelist")),
             allowed_origins=_origins(keys.get("allowed_origins")),
             require_origin=_require_origin(keys),
@@ -168,18 +168,6 @@ class _Reader:
             waits["response_header"] = waits["request"]
         known = {key: waits[key] for key in Timeouts.__struct_fields__ if key in waits}
         return msgspec.structs.replace(timeouts, **known)
-
-    def _circuit_breaker(self, value: Value | None) -> CircuitBreaker:
-        if value is None:
-            return CircuitBreaker()
-        self._warn(value, "is accepted, but no circuit breaker is in force in this version")
-        keys = value.mapping(("failures", "cooldown"))
-        given: dict[str, float] = {}
-        if "failures" in keys:
-            given["failures"] = keys["failures"].whole(1, 1000)
-        if "cooldown" in keys:
-            given["cooldown"] = keys["cooldown"].duration()
-        return CircuitBreaker(**given)  # type: ignore[arg-type]
 
 
 def _each(value: Value, rule: Callable[[Value], str]) -> tuple[str, ...]:
@@ -228,6 +216,18 @@ def _retry(value: Value | None) -> Retry:
         return Retry()
     keys = value.mapping(("attempts",))
     return Retry(attempts=keys["attempts"].whole(0, 10)) if "attempts" in keys else Retry()
+
+
+def _circuit_breaker(value: Value | None) -> CircuitBreaker:
+    if value is None:
+        return CircuitBreaker()
+    keys = value.mapping(("failures", "cooldown"))
+    given: dict[str, float] = {}
+    if "failures" in keys:
+        given["failures"] = keys["failures"].whole(0, 1000)
+    if "cooldown" in keys:
+        given["cooldown"] = keys["cooldown"].duration()
+    return CircuitBreaker(**given)  # type: ignore[arg-type]
 
 
 def _param_whitelist(value: Value | None) -> dict[str, tuple[str, ...]]:
@@ -281,11 +281,8 @@ def _written_api(api: Api) -> dict[str, object]:
         **connection,
         "idle_timeout": format_duration(api.connection.idle_timeout),
     }
-    if api.circuit_breaker == CircuitBreaker():
-        del written["circuit_breaker"]  # not in force: nothing to see
-    else:
-        written["circuit_breaker"] = {
-            "failures": api.circuit_breaker.failures,
-            "cooldown": format_duration(api.circuit_breaker.cooldown),
-        }
+    written["circuit_breaker"] = {
+        "failures": api.circuit_breaker.failures,
+        "cooldown": format_duration(api.circuit_breaker.cooldown),
+    }
     return written

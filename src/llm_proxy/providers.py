@@ -33,7 +33,7 @@ class Retry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CircuitBreaker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    failures: int = 5
+    failures: int = 5  # in a row; 0: no circuit breaker
     cooldown: float = 30.0  # seconds
 
 

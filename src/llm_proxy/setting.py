@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from llm_proxy.address import (
+    parse_address,
+    parse_listen_address,
+    parse_networks,
+    parse_unix_address,
+    write_networks,
+)
 from llm_proxy.quantities import format_duration, format_size, parse_duration, parse_size
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    host: str
-    port: int  # 0: any free one
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,28 +32,6 @@ class Setting:
     is_kept_in_home: bool = False  # generated there by the first start when not set
     home_file: str | None = None  # the default, within the home folder
     write: Callable[[Any], str] = str  # the inverse of parse
-
-
-def parse_address(text: str) -> Address:
-    """`HOST:PORT`, `[::1]:PORT`, or `:PORT` for every IPv4 interface."""
-    rule = "HOST:PORT with a port from 0 to 65535, like 127.0.0.1:8080 or [::1]:8080"
-    host, colon, port = text.strip().rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise ValueError(rule)
-    if host.startswith("[") and host.endswith("]"):
-        return Address(_ipv6(host[1:-1], rule), int(port))
-    if any(char in host for char in ":/@[] \t"):
-        raise ValueError(rule)
-    return Address(host or "0.0.0.0", int(port))
-
-
-def _ipv6(text: str, rule: str) -> str:
-    import ipaddress
-
-    try:
-        return str(ipaddress.IPv6Address(text))
-    except ValueError:
-        raise ValueError(rule) from None
 
 
 def parse_positive_duration(text: str) -> float:
@@ -102,6 +77,10 @@ def parse_bool(text: str) -> bool:
 
 def write_bool(value: bool) -> str:
     return "true" if value else "false"
+
+
+def write_switch(value: bool) -> str:
+    return "on" if value else "off"
 
 
 def parse_choice(*choices: str, **aliases: str) -> Callable[[str], str]:
@@ -151,6 +130,26 @@ def parse_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def parse_base_url(text: str) -> str:
+    """`parse_url`, or `unix:/PATH` of a server on this machine."""
+    return str(parse_unix_address(text)) if text.startswith("unix:") else parse_url(text)
+
+
+def parse_metrics_path(text: str) -> str:
+    rule = "a path like /metrics or /internal/metrics, of letters, digits, . _ and -"
+    path = text.strip()
+    first, *others = path.removeprefix("/").split("/")
+    for segment in (first, *others):
+        plain = segment.replace("-", "").replace("_", "").replace(".", "")
+        if not (plain.isascii() and plain.isalnum()):
+            raise ValueError(rule)
+    if not path.startswith("/") or len(path) > 200:
+        raise ValueError(rule)
+    if first in ("manage", "admin", "health", "ready", "live"):
+        raise ValueError(f"{rule}, that isn't under one of llm-proxy's own (/{first})")
+    return path
+
+
 def parse_name(text: str) -> str:
     return text.strip()
 
@@ -188,8 +187,42 @@ SETTINGS: tuple[Setting, ...] = (
         env="LISTEN_ADDR",
         flag="--addr",
         default="127.0.0.1:8080",
-        parse=parse_address,
-        doc="Public address, HOST:PORT; port 0 takes a free one, :PORT listens on all of IPv4.",
+        parse=parse_listen_address,
+        doc="Public address, HOST:PORT or unix:/PATH; port 0 takes a free one, :PORT listens on "
+        "all of IPv4.",
+    ),
+    Setting(
+        field="tls_cert",
+        env="TLS_CERT",
+        flag="--tls-cert",
+        parse=parse_path,
+        doc="PEM file with the certificate of the public address and its chain; with TLS_KEY.",
+    ),
+    Setting(
+        field="tls_key",
+        env="TLS_KEY",
+        flag="--tls-key",
+        parse=parse_path,
+        doc="PEM file with the private key of TLS_CERT, without a passphrase.",
+    ),
+    Setting(
+        field="proxy_protocol",
+        env="PROXY_PROTOCOL",
+        flag="--proxy-protocol",
+        default="off",
+        parse=parse_bool,
+        write=write_switch,
+        doc="Whether connections to the public address must begin with a PROXY protocol header "
+        "(v1 or v2), from TRUSTED_PROXIES only when that is set.",
+    ),
+    Setting(
+        field="trusted_proxies",
+        env="TRUSTED_PROXIES",
+        default="",
+        parse=parse_networks,
+        write=write_networks,
+        doc="Addresses or networks of the proxies in front, separated by commas (unix: those on "
+        "the Unix socket), whose X-Forwarded-For names the client.",
     ),
     Setting(
         field="manage_addr",
@@ -223,12 +256,67 @@ SETTINGS: tuple[Setting, ...] = (
         doc="Largest request body that is forwarded; larger ones get 413.",
     ),
     Setting(
+        field="max_concurrent_requests",
+        env="MAX_CONCURRENT_REQUESTS",
+        default="0",
+        parse=parse_whole(0, 1_000_000),
+        doc="Requests to upstreams that may run at once, shared out evenly among the workers; "
+        "more get 503. 0: unlimited.",
+    ),
+    Setting(
+        field="client_head_timeout",
+        env="CLIENT_HEAD_TIMEOUT",
+        default="30s",
+        parse=parse_positive_duration,
+        write=format_duration,
+        doc="How long a client may take for the TLS handshake, and for the head of a request.",
+    ),
+    Setting(
+        field="client_body_timeout",
+        env="CLIENT_BODY_TIMEOUT",
+        default="60s",
+        parse=parse_positive_duration,
+        write=format_duration,
+        doc="How long nothing of a request's body may come from a client.",
+    ),
+    Setting(
+        field="keep_alive_timeout",
+        env="KEEP_ALIVE_TIMEOUT",
+        default="120s",
+        parse=parse_positive_duration,
+        write=format_duration,
+        doc="How long an idle connection of a client stays open.",
+    ),
+    Setting(
+        field="client_write_timeout",
+        env="CLIENT_WRITE_TIMEOUT",
+        default="300s",
+        parse=parse_positive_duration,
+        write=format_duration,
+        doc="How long a client may read nothing of what it is sent.",
+    ),
+    Setting(
         field="debug_headers",
         env="DEBUG_HEADERS",
         default="false",
         parse=parse_bool,
         write=write_bool,
         doc="Adds X-Upstream-Response-Time to responses.",
+    ),
+    Setting(
+        field="enable_metrics",
+        env="ENABLE_METRICS",
+        default="true",
+        parse=parse_bool,
+        write=write_bool,
+        doc="Serves METRICS_PATH, to anybody who reaches the address of the management API.",
+    ),
+    Setting(
+        field="metrics_path",
+        env="METRICS_PATH",
+        default="/metrics",
+        parse=parse_metrics_path,
+        doc="Path of the metrics, in the text format of Prometheus.",
     ),
     Setting(
         field="management_token",
@@ -330,7 +418,8 @@ SETTINGS: tuple[Setting, ...] = (
         field="manage_api_base_url",
         env="LLM_PROXY_MANAGE_API_BASE_URL",
         default="http://localhost:8080",
-        parse=parse_url,
-        doc="Where `llm-proxy manage` finds the management API.",
+        parse=parse_base_url,
+        doc="Where `llm-proxy manage` finds the management API, a URL or unix:/PATH; unless set, "
+        "the running server of the home folder is asked over its private socket.",
     ),
 )

@@ -9,22 +9,34 @@ from pathlib import Path
 
 import msgspec
 
+from llm_proxy.address import Address, UnixAddress
 from llm_proxy.errors import ConfigError, WrongUsage
 from llm_proxy.home import Home
 from llm_proxy.secrets import Secret, new_encryption_key, new_management_token
-from llm_proxy.setting import SETTINGS, Address, Setting
+from llm_proxy.setting import SETTINGS, Setting
 
-__all__ = ["SETTINGS", "Address", "Resolved", "Setting", "Settings"]
+__all__ = ["SETTINGS", "Address", "Resolved", "Setting", "Settings", "UnixAddress"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     home: Home
-    listen_addr: Address
+    listen_addr: Address | UnixAddress
+    tls_cert: Path | None  # None: no TLS
+    tls_key: Path | None
+    proxy_protocol: bool
+    trusted_proxies: tuple[str, ...]  # addresses and networks; "unix" for Unix sockets
     manage_addr: Address | None  # None: on the public address too
     workers: int
     request_timeout: float  # seconds
     max_request_size: int  # bytes
+    max_concurrent_requests: int  # of all workers; 0: unlimited
+    client_head_timeout: float  # seconds, these four
+    client_body_timeout: float
+    keep_alive_timeout: float
+    client_write_timeout: float
     debug_headers: bool
+    enable_metrics: bool
+    metrics_path: str
     management_token: Secret | None
     encryption_key: Secret | None
     config_path: Path | None  # None: the built-in profile
@@ -72,9 +84,13 @@ def load_settings(
     *,
     environ: Mapping[str, str] | None = None,
     env_file: Path | None = None,
+    folder: Path | None = None,
 ) -> Settings:
-    """`flags` by field name, None for one that wasn't given. Raises ConfigError."""
-    return resolve_settings(flags, environ=environ, env_file=env_file).settings
+    """`flags` by field name, None for one that wasn't given. Raises ConfigError.
+
+    Paths in flags and the environment are relative to `folder`, else to the current one.
+    """
+    return resolve_settings(flags, environ=environ, env_file=env_file, folder=folder).settings
 
 
 def resolve_settings(
@@ -82,12 +98,14 @@ def resolve_settings(
     *,
     environ: Mapping[str, str] | None = None,
     env_file: Path | None = None,
+    folder: Path | None = None,
 ) -> Resolved:
     """Flag before environment before env file before default."""
     environ = os.environ if environ is None else environ
+    folder = folder or Path.cwd()
     _refuse_unknown_variables(environ)
-    from_flags = _given_as_flags(flags)
-    from_environ = _given_in_environment(environ)
+    from_flags = _given_as_flags(flags, folder)
+    from_environ = _given_in_environment(environ, folder)
     from_file = _given_in_file(env_file) if env_file else {}
     layers = (from_flags, from_environ, from_file)
     home, place = _find_home(layers)
@@ -134,13 +152,13 @@ def _hint(name: str) -> str:
     return f"; did you mean {close[0]}?" if close else "; remove it, or see .env.example"
 
 
-def _given_as_flags(flags: Mapping[str, object]) -> dict[str, _Given]:
+def _given_as_flags(flags: Mapping[str, object], folder: Path) -> dict[str, _Given]:
     by_field = {setting.field: setting for setting in SETTINGS}
     return {
         field: _Given(
             text=_written(value),
             place=by_field[field].flag or field,
-            folder=Path.cwd(),
+            folder=folder,
             is_flag=True,
         )
         for field, value in flags.items()
@@ -152,12 +170,12 @@ def _written(value: object) -> str:
     return value.reveal() if isinstance(value, Secret) else str(value)
 
 
-def _given_in_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
+def _given_in_environment(environ: Mapping[str, str], folder: Path) -> dict[str, _Given]:
     return {
         setting.field: _Given(
             text=environ[setting.env],
             place=f"environment variable {setting.env}",
-            folder=Path.cwd(),
+            folder=folder,
         )
         for setting in SETTINGS
         if environ.get(setting.env)

@@ -60,7 +60,7 @@ def test_mistake_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
 
 
 def test_validity_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    file = _file(tmp_path, PLAIN + "    circuit_breaker: {failures: 1}\n")
+    file = _file(tmp_path, PLAIN + "    timeouts: {flush_interval: 1s}\n")
     assert run(["config", "validate", "--json", file]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["valid"], found["file"], found["apis"]) == (True, file, ["one"])

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from llm_proxy.http1.connection import UpstreamConnection, UpstreamError
-from llm_proxy.http1.pool import Origin, Pool
+from llm_proxy.http1.origin import Origin
+from llm_proxy.http1.pool import Pool
 from llm_proxy.http1.response_head import ResponseHead
 from llm_proxy.http1.timers import Timers, Watched
 from llm_proxy.providers import Connection, Timeouts

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llm_proxy.http1.pool import Origin, Pool
+from llm_proxy.http1.origin import Origin
+from llm_proxy.http1.pool import Pool
+from llm_proxy.http1.resolver import Resolver
 from llm_proxy.providers import Connection, Timeouts
 
 if TYPE_CHECKING:
@@ -173,6 +176,92 @@ async def test_closing_ends_what_is_open_and_what_is_being_opened(upstream: Upst
     assert opening.error is None
 
 
-def test_origin_is_written_as_an_address() -> None:
-    assert str(Origin(host="a.test", port=443)) == "a.test:443"
-    assert str(Origin(host="x", unix_path="/run/x")) == "/run/x"
+class FailingFirst:
+    """A lookup that knows no address the first `failures` times."""
+
+    def __init__(self, failures: int) -> None:
+        self._failures = failures
+        self.asked = 0
+
+    def __call__(self, host: str) -> list[str]:
+        self.asked += 1
+        return ["127.0.0.1"] if self.asked > self._failures else []
+
+
+def impatient_pool(upstream: Upstream, lookup: FailingFirst, **options: Any) -> Pool:
+    """Of a name that is looked up anew for every try."""
+    pool = Pool(
+        Origin(host="api.test", port=upstream.port),
+        upstream.timers,
+        resolver=Resolver(lookup, clock=itertools.count(0.0, 100.0).__next__),
+        **options,
+    )
+    upstream.pools.append(pool)
+    return pool
+
+
+async def test_connecting_is_tried_again_as_often_as_is_configured(upstream: Upstream) -> None:
+    lookup = FailingFirst(2)
+    pool = impatient_pool(upstream, lookup, attempts=2)
+    await serve(upstream.handler(pool).ask(), await upstream.accept())
+    assert (lookup.asked, pool.connects, pool.connect_failures, pool.retries.count) == (3, 1, 2, 2)
+
+
+async def test_last_failure_is_told(upstream: Upstream) -> None:
+    lookup = FailingFirst(3)
+    pool = impatient_pool(upstream, lookup, attempts=2)
+    error = (await upstream.handler(pool).ask().done()).error
+    assert str(error) == "The upstream's host name could not be resolved."
+    assert (lookup.asked, pool.connects, pool.connect_failures, pool.waiting_count) == (3, 0, 3, 0)
+
+
+async def test_connecting_is_not_tried_again_beyond_the_budget(upstream: Upstream) -> None:
+    lookup = FailingFirst(1000)
+    pool = impatient_pool(upstream, lookup, attempts=1)
+    for handler in [upstream.handler(pool).ask() for _ in range(40)]:
+        await handler.done()
+    assert pool.retries.count == 10
+    assert pool.connect_failures == 50
+
+
+async def test_nothing_is_tried_again_for_who_gave_up(upstream: Upstream) -> None:
+    lookup = FailingFirst(1000)
+    pool = impatient_pool(upstream, lookup, attempts=1000)
+    handler = upstream.handler(pool).ask()
+    while not pool.connect_failures:
+        await asyncio.sleep(0.001)
+    pool.cancel(handler)
+    await asyncio.sleep(0)
+    asked = lookup.asked
+    await asyncio.sleep(0.3)  # more than the next waits can be
+    assert lookup.asked == asked
+    assert handler.error is None
+    assert pool.waiting_count == 0
+
+
+async def test_who_gave_up_may_ask_again(upstream: Upstream) -> None:
+    pool = upstream.pool()
+    handler = upstream.handler(pool).ask()
+    await asyncio.sleep(0)
+    pool.cancel(handler)
+    handler.ask()
+    await asyncio.sleep(0)  # the first opening ends here
+    assert pool.waiting_count == 1
+    pool.cancel(handler)
+    assert pool.waiting_count == 0
+    await asyncio.sleep(0.01)
+    assert handler.connection is None
+
+
+async def test_pool_tells_its_numbers(upstream: Upstream) -> None:
+    pool = upstream.pool(limits=Connection(max_conns=2))
+    handlers = [upstream.handler(pool).ask() for _ in range(3)]
+    assert (pool.open_count, pool.idle_count, pool.waiting_count) == (0, 0, 3)
+    peers = [await upstream.accept() for _ in range(2)]
+    for handler in handlers[:2]:
+        await handler.connected()
+    assert (pool.open_count, pool.idle_count, pool.waiting_count) == (2, 0, 1)
+    for handler, peer in zip(handlers, [*peers, peers[0]], strict=True):
+        await serve(handler, peer)
+    assert (pool.open_count, pool.idle_count, pool.waiting_count) == (2, 2, 0)
+    assert (pool.connects, pool.connect_failures) == (2, 0)

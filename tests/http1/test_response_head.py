@@ -88,10 +88,39 @@ def test_other_status_lines_are_refused(start: bytes) -> None:
         parse_response_head(head(start=start))
 
 
-def test_a_switch_of_protocols_nobody_asked_for_is_refused() -> None:
-    raw = head(b"Connection: upgrade", b"Upgrade: x", start=b"HTTP/1.1 101 Switching Protocols")
+SWITCH = b"HTTP/1.1 101 Switching Protocols"
+
+
+def test_switch_to_websocket_is_announced_as_that_and_nothing_else() -> None:
+    lines = (b"upgrade: WebSocket", b"Connection: keep-alive, X-Hop, Upgrade", b"X-Hop: 1")
+    parsed = parse_response_head(head(*lines, b"Content-Length: 0", b"A: b", start=SWITCH))
+    assert parsed.status == 101
+    assert not parsed.has_body
+    assert parsed.lines == (
+        b"HTTP/1.1 101 Switching Protocols\r\nA: b\r\nConnection: Upgrade\r\nUpgrade: websocket\r"
+    )
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (),
+        (b"Upgrade: websocket",),
+        (b"Connection: upgrade",),
+        (b"Connection: upgrade", b"Upgrade: h2c"),
+        (b"Connection: upgrade", b"Upgrade: websocket, h2c"),
+        (b"Connection: upgrade", b"Upgrade: h2c", b"Upgrade: websocket"),
+    ],
+)
+def test_switch_to_anything_else_is_refused(lines: tuple[bytes, ...]) -> None:
     with pytest.raises(FramingError):
-        parse_response_head(raw)
+        parse_response_head(head(*lines, start=SWITCH))
+
+
+def test_offer_in_another_answer_is_dropped() -> None:
+    parsed = parse_response_head(head(b"Connection: upgrade", b"Upgrade: websocket"))
+    assert parsed.has_body
+    assert b"pgrade" not in parsed.lines
 
 
 @given(st.binary(max_size=200))

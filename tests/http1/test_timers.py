@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -75,3 +76,19 @@ async def test_a_check_that_fails_ends_no_other_timeout() -> None:
     async with asyncio.timeout(5):
         await other.done.wait()
     assert [type(failure) for failure in failures] == [RuntimeError]
+
+
+async def test_a_tick_that_comes_late_is_told() -> None:
+    lags: list[tuple[float, float]] = []
+    loop = asyncio.get_running_loop()
+    timers = Timers(loop, on_lag=lambda lag, now: lags.append((lag, now)))
+    checked = Checked(timers, 2)
+    timers.watch(checked)
+    loop.call_later(TICK_S - 0.05, time.sleep, 0.2)
+    async with asyncio.timeout(5):
+        await checked.done.wait()
+    (first, now), (second, _) = lags
+    assert first >= 0.1
+    assert 0 <= second < first
+    assert now == checked.times[0]
+    timers.close()

@@ -3,16 +3,20 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from llm_proxy.http1.egress import read_egress
+from llm_proxy.measurements import Series, Snapshot
 from llm_proxy.providers import Api, Providers
 from llm_proxy.secrets import Secret
 from llm_proxy.server.channel import (
     Acknowledge,
     Change,
+    Collect,
     Configure,
     Drain,
     Failed,
     FromWorker,
     Invalidate,
+    Measured,
     Ready,
     ToWorker,
     WorkerConfig,
@@ -39,9 +43,11 @@ CONFIG = WorkerConfig(
     control_socket="/tmp/control.sock",
     events_socket=None,
     management_is_public=True,
+    egress=read_egress({"HTTPS_PROXY": "http://u:p@p.test:3128", "NO_PROXY": "a.test"}),
     max_request_size=100,
     debug_headers=False,
 )
+SNAPSHOT = Snapshot(counters=(Series("requests", ("openai", "200"), 3),))
 
 
 @pytest.mark.parametrize(
@@ -50,6 +56,7 @@ CONFIG = WorkerConfig(
         Configure(CONFIG),
         Invalidate(3, [Change("token", "id\nwith a line break")]),
         Drain(1.5),
+        Collect(4),
     ],
 )
 def test_messages_to_a_worker_arrive_as_they_were_sent(message: ToWorker) -> None:
@@ -58,7 +65,9 @@ def test_messages_to_a_worker_arrive_as_they_were_sent(message: ToWorker) -> Non
     assert decode_to_worker(line) == message
 
 
-@pytest.mark.parametrize("message", [Ready(7), Failed("why: é"), Acknowledge(3)])
+@pytest.mark.parametrize(
+    "message", [Ready(7), Failed("why: é"), Acknowledge(3), Measured(4, SNAPSHOT)]
+)
 def test_messages_from_a_worker_arrive_as_they_were_sent(message: FromWorker) -> None:
     assert decode_from_worker(encode(message)) == message
 

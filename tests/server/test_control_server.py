@@ -58,6 +58,22 @@ async def test_both_sockets_are_served_until_stopped(
             await public.get("/live")
 
 
+async def test_connection_that_its_client_closed_is_not_held_for_long(
+    context: ControlContext, tmp_path: Path
+) -> None:
+    path = tmp_path / "control.sock"
+    server = ControlServer(context, [bind_unix(path)], keep_alive_s=0.05)
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(b"GET /live HTTP/1.1\r\nHost: control\r\n\r\n")
+    assert await reader.readuntil(b"\r\n\r\n")
+    tasks = len(asyncio.all_tasks())  # one of them reads from the connection
+    writer.close()
+    async with asyncio.timeout(5):
+        while len(asyncio.all_tasks()) > tasks - 2:
+            await asyncio.sleep(0.01)
+    await server.stop()
+
+
 async def test_end_without_stop_is_an_error(context: ControlContext, tmp_path: Path) -> None:
     server = ControlServer(context, [bind_unix(tmp_path / "control.sock")])
     (task,) = [task for task in asyncio.all_tasks() if task.get_name() == "control plane"]

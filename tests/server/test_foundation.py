@@ -94,6 +94,26 @@ async def test_port_in_use_leaves_no_database(settings: Settings) -> None:
     assert not settings.database_path.exists()
 
 
+@pytest.mark.parametrize("field", ["listen_addr", "manage_addr"])
+async def test_upstream_that_is_the_server_itself_is_told(
+    settings: Settings, tmp_path: Path, field: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    path = tmp_path / "providers.yaml"
+    path.write_text(
+        "default_api: me\napis:\n  me:\n"
+        f"    base_url: http://localhost:{port}\n"
+        "    allowed_endpoints: [/v1/models]\n    allowed_methods: [GET]\n"
+    )
+    changed = {"config_path": path, field: Address("127.0.0.1", port)}
+    reason = await failure_of(msgspec.structs.replace(settings, **changed))
+    assert reason == (
+        f"api me: its base_url http://localhost:{port} is this server itself "
+        f"(127.0.0.1:{port}); give the address of the upstream"
+    )
+
+
 async def test_event_log_in_an_impossible_place_is_told(settings: Settings, tmp_path: Path) -> None:
     broken = msgspec.structs.replace(settings, file_event_log=tmp_path / "none" / "events.jsonl")
     assert "--file-event-log" in await failure_of(broken)

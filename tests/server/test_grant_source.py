@@ -59,11 +59,14 @@ async def test_a_grant_comes_from_the_store_with_what_was_recorded(tmp_path: Pat
     assert (grant.token_id, grant.request_count, grant.max_requests) == ("t", 2, 5)
     assert grant.upstream_keys == {"openai": Secret("sk-upstream")}
     assert await source.load(token_digest(b"sk-other")) is None
+    assert source.lookups == {"found": 1, "unknown": 1, "failed": 0}
     store.close()
 
 
 async def test_a_closed_store_is_unavailable(tmp_path: Path) -> None:
     store = _open_store(tmp_path / "db")
     store.close()
+    source = StoreGrantSource(store)
     with pytest.raises(StoreUnavailable):
-        await StoreGrantSource(store).load(token_digest(b"sk-token"))
+        await source.load(token_digest(b"sk-token"))
+    assert source.lookups == {"found": 0, "unknown": 0, "failed": 1}

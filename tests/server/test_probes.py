@@ -4,15 +4,36 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from llm_proxy.errors import Unreachable
-from llm_proxy.server.probes import local_url, probe
+from llm_proxy.server.local_server import LocalServer
+from llm_proxy.server.probes import probe, probe_local
 
 ANSWERS = {
     "/health": (200, json.dumps({"status": "ok", "checks": {"store": "ok"}})),
     "/ready": (503, json.dumps({"status": "draining", "checks": {}})),
+    "/degraded": (
+        200,
+        json.dumps(
+            {
+                "status": "degraded",
+                "checks": {
+                    "store": "ok",
+                    "upstreams": {
+                        "one": {"circuit": "closed"},
+                        "two": {
+                            "circuit": "half_open",
+                            "last_failure": "status 503",
+                            "last_failure_at": "2030-01-02T03:04:05Z",
+                        },
+                    },
+                },
+            }
+        ),
+    ),
     "/text": (200, "hello"),
     "/list": (404, "[1]"),
 }
@@ -53,6 +74,14 @@ def test_failing_probe_says_how(url: str) -> None:
     assert found.summary() == "draining"
 
 
+def test_circuits_that_are_not_closed_are_told(url: str) -> None:
+    found = probe(url, "/degraded")
+    assert found.passes
+    assert found.summary() == (
+        "degraded, store: ok, two: circuit half-open (status 503, 2030-01-02T03:04:05Z)"
+    )
+
+
 def test_other_servers_answers_are_no_health(url: str) -> None:
     assert probe(url, "/text").content == {}
     assert probe(url, "/list").summary() == "HTTP 404"
@@ -65,21 +94,18 @@ def test_loopback_is_asked_directly(url: str, monkeypatch: pytest.MonkeyPatch) -
         probe("http://192.0.2.1", "/health")  # this one goes to the proxy, which isn't there
 
 
+def test_local_server_is_asked_on_its_address(url: str) -> None:
+    found = probe_local(LocalServer(address=url.removeprefix("http://")), "/health")
+    assert found.summary() == "ok, store: ok"
+
+
+def test_socket_that_nobody_listens_on_is_unreachable(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match=f"no server answers at unix:{tmp_path}/s .No such file"):
+        probe(f"unix:{tmp_path}/s", "/health")
+
+
 def test_nobody_there_is_unreachable() -> None:
     with pytest.raises(Unreachable, match="no server answers at http://127.0.0.1:1 "):
         probe("http://127.0.0.1:1", "/health")
     with pytest.raises(Unreachable):
         probe("http://localhost:1", "/health")
-
-
-@pytest.mark.parametrize(
-    ("address", "url"),
-    [
-        ("127.0.0.1:8080", "http://127.0.0.1:8080"),
-        ("0.0.0.0:80", "http://127.0.0.1:80"),
-        ("[::]:80", "http://[::1]:80"),
-        ("[::1]:80", "http://[::1]:80"),
-    ],
-)
-def test_url_on_this_machine(address: str, url: str) -> None:
-    assert local_url(address) == url

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_proxy.address import Address
 from llm_proxy.errors import LLMProxyError
 from llm_proxy.server.sockets import address_of, bind_public, bind_tcp, bind_unix
 
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_slots_share_one_free_port() -> None:
-    sockets = await bind_public("127.0.0.1", 0, slots=3)
+    sockets = await bind_public(Address("127.0.0.1", 0), slots=3)
     try:
         addresses = {address_of(sock) for sock in sockets}
         assert len(sockets) == 3
@@ -28,16 +29,16 @@ async def test_slots_share_one_free_port() -> None:
 
 
 async def test_connection_waits_in_the_backlog() -> None:
-    (sock,) = await bind_public("127.0.0.1", 0, slots=1)
+    (sock,) = await bind_public(Address("127.0.0.1", 0), slots=1)
     with sock, closing(socket.create_connection(sock.getsockname(), timeout=2)):
         pass
 
 
 async def test_port_of_another_server_is_refused_though_it_is_shareable() -> None:
-    (first,) = await bind_public("127.0.0.1", 0, slots=1)
+    (first,) = await bind_public(Address("127.0.0.1", 0), slots=1)
     port = first.getsockname()[1]
     with first, pytest.raises(LLMProxyError) as caught:
-        await bind_public("127.0.0.1", port, slots=1)
+        await bind_public(Address("127.0.0.1", port), slots=1)
     assert str(caught.value) == (
         f"127.0.0.1:{port} is in use: stop the program that listens there, "
         "or choose another address with --addr"
@@ -45,10 +46,10 @@ async def test_port_of_another_server_is_refused_though_it_is_shareable() -> Non
 
 
 async def test_patience_waits_for_the_port() -> None:
-    (first,) = await bind_public("127.0.0.1", 0, slots=1)
+    (first,) = await bind_public(Address("127.0.0.1", 0), slots=1)
     port = first.getsockname()[1]
     asyncio.get_running_loop().call_later(0.1, first.close)
-    (second,) = await bind_public("127.0.0.1", port, slots=1, patience_s=5)
+    (second,) = await bind_public(Address("127.0.0.1", port), slots=1, patience_s=5)
     second.close()
 
 
@@ -57,13 +58,13 @@ async def test_ipv6() -> None:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
         pytest.skip("this machine has no IPv6")
-    (sock,) = await bind_public("::1", 0, slots=1)
+    (sock,) = await bind_public(Address("::1", 0), slots=1)
     with sock:
         assert address_of(sock).startswith("[::1]:")
 
 
 async def test_localhost_is_found_where_clients_look_first() -> None:
-    (sock,) = await bind_public("localhost", 0, slots=1)
+    (sock,) = await bind_public(Address("localhost", 0), slots=1)
     with sock:
         assert sock.family == socket.AF_INET
 
@@ -77,7 +78,7 @@ async def test_localhost_is_found_where_clients_look_first() -> None:
 )
 async def test_impossible_host_is_one_clear_sentence(host: str, message: str) -> None:
     with pytest.raises(LLMProxyError, match=message):
-        await bind_public(host, 0, slots=1)
+        await bind_public(Address(host, 0), slots=1)
 
 
 def test_management_address_in_use_names_its_flag() -> None:

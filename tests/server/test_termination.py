@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from llm_proxy.server.pidfile import running_pid
 from llm_proxy.server.state import ServerState, WorkerState
+from llm_proxy.server.stop_request import take_stop_request
 from llm_proxy.server.termination import stop_server
 
 # Dies of the SIGTERM with the number in argv[2]; 0: of none.
@@ -74,13 +76,13 @@ def state_of(server: subprocess.Popen[bytes], *workers: int) -> ServerState:
 
 def test_server_that_drains_is_waited_for(begin: Begin, pid_file: Path) -> None:
     server = begin(1)
-    assert stop_server(pid_file, state_of(server), timeout_s=5)
+    assert stop_server(pid_file, state_of(server), timeout_s=5) == "drained"
     assert server.wait(5) == 0
 
 
 def test_server_that_takes_too_long_is_told_to_end_at_once(begin: Begin, pid_file: Path) -> None:
     server = begin(2)
-    assert not stop_server(pid_file, state_of(server), timeout_s=0.1)
+    assert stop_server(pid_file, state_of(server), timeout_s=0.1) == "killed"
     assert server.wait(5) == 0
 
 
@@ -88,7 +90,8 @@ def test_server_that_hangs_is_killed_with_its_workers(begin: Begin, pid_file: Pa
     server = begin(0)
     worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     began = time.monotonic()
-    assert not stop_server(pid_file, state_of(server, worker.pid), timeout_s=0.1, insist_s=0.1)
+    state = state_of(server, worker.pid)
+    assert stop_server(pid_file, state, timeout_s=0.1, insist_s=0.1) == "killed"
     assert time.monotonic() - began < 5
     assert server.wait(5) == -signal.SIGKILL
     assert worker.wait(5) == -signal.SIGKILL
@@ -101,9 +104,19 @@ def test_worker_pids_of_another_server_are_left_alone(begin: Begin, pid_file: Pa
     stale = ServerState(
         **{name: getattr(other, name) for name in other.__struct_fields__} | {"pid": 1}
     )
-    assert not stop_server(pid_file, stale, timeout_s=0.05, insist_s=0.05)
+    assert stop_server(pid_file, stale, timeout_s=0.05, insist_s=0.05) == "killed"
     assert server.wait(5) == -signal.SIGKILL
 
 
 def test_nothing_running_is_fine(pid_file: Path) -> None:
-    assert stop_server(pid_file, None, timeout_s=0)
+    assert stop_server(pid_file, None, timeout_s=0) == "drained"
+
+
+def test_server_that_was_told_of_the_timeout_ends_its_drain_by_itself(
+    begin: Begin, pid_file: Path, tmp_path: Path
+) -> None:
+    server = begin(1)
+    state = msgspec.structs.replace(state_of(server), runtime_folder=str(tmp_path))
+    assert stop_server(pid_file, state, timeout_s=0.0) == "cut"
+    assert take_stop_request(tmp_path) == 0.0
+    assert server.wait(5) == 0

@@ -18,8 +18,9 @@ from llm_proxy.errors import LLMProxyError
 from llm_proxy.events.record import FRAME_HEAD, ExchangeRecord
 from llm_proxy.providers import Api, Providers
 from llm_proxy.secrets import Cipher, Secret, new_encryption_key, new_token, token_digest
-from llm_proxy.server.channel import Change, Configure, Invalidate, WorkerConfig, encode
+from llm_proxy.server.channel import Change, Configure, Invalidate, Serve, WorkerConfig, encode
 from llm_proxy.server.child_process import child_environment, module_command, start_process
+from llm_proxy.server.tally import Tally
 from llm_proxy.server.worker_process import WorkerProcess
 from llm_proxy.store.database import Store
 from llm_proxy.store.projects import Project, create_project
@@ -50,6 +51,7 @@ class Bench:
         )
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.workers: list[WorkerProcess] = []
+        self.tally = Tally()
         self._writers: list[asyncio.StreamWriter] = []
         self.config: WorkerConfig
 
@@ -111,8 +113,11 @@ class Bench:
 
     async def launch(self, **changes: Any) -> WorkerProcess:
         config = msgspec.structs.replace(self.config, **changes)
-        worker = await WorkerProcess.launch(COMMAND, listener=self.listener, config=config)
+        worker = await WorkerProcess.launch(
+            COMMAND, listeners=[self.listener], config=config, tally=self.tally
+        )
         self.workers.append(worker)
+        worker.serve()
         return worker
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -229,7 +234,7 @@ async def test_worker_without_a_supervisor_drains(bench: Bench) -> None:
         pass_fds=[theirs.fileno(), bench.listener.fileno()],
     )
     theirs.close()
-    ours.sendall(encode(Configure(bench.config)))
+    ours.sendall(encode(Configure(bench.config)) + encode(Serve()))
     reader, upstream = await bench.stream()  # it serves, so it has said that it is ready
     ours.close()
     bench.listener.close()
@@ -303,3 +308,37 @@ async def test_records_go_to_the_writers_socket(
     worker.drain(5)
     assert await exit_code(worker) == 0
     server.close()
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
+async def test_what_a_worker_counted_outlives_it(bench: Bench, how: str) -> None:
+    """It tells so every second, and at its end if it has one in order; nobody asks it here."""
+    worker = await bench.launch()
+    await worker.wait_until_ready()
+    reader, upstream = await bench.stream()
+    upstream.write(b"0\r\n\r\n")
+    key = ("requests", ("openai", "200"))
+    async with asyncio.timeout(LIMIT_S):
+        await reader.readuntil(b"0\r\n\r\n")
+        if how == "SIGKILL":
+            while not any((s.name, s.labels) == key for s in worker.snapshot.counters):
+                await asyncio.sleep(0.01)
+    worker.send_signal(signal.Signals[how])
+    await exit_code(worker)
+    totals = await bench.tally.collect()
+    assert totals.counters[key] == 1
+    assert totals.counters["process_cpu_seconds", ("worker",)] > 0
+    assert sum(totals.distributions["request_duration_seconds", ("openai",)].counts) == 1
+    assert totals.gauges == {}
+
+
+async def test_a_worker_is_measured_while_it_serves(bench: Bench) -> None:
+    worker = await bench.launch()
+    await worker.wait_until_ready()
+    _, upstream = await bench.stream()
+    totals = await bench.tally.collect()
+    assert totals.gauges["requests_running", ()] == 1
+    assert totals.gauges["client_connections_open", ()] == 1
+    assert totals.counters["token_lookups", ("found",)] == 1
+    assert totals.circuits["openai"].state == "closed"
+    upstream.close()

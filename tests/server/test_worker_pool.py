@@ -12,6 +12,7 @@ from llm_proxy.errors import LLMProxyError
 from llm_proxy.server.channel import Change, WorkerConfig
 from llm_proxy.server.sockets import bind_public
 from llm_proxy.server.worker_pool import WorkerPool
+from llm_proxy.settings import Address
 
 pytestmark = pytest.mark.anyio
 
@@ -32,14 +33,14 @@ class Harness:
         self.pools: list[WorkerPool] = []
 
     async def pool(self, behaviour: str, *, slots: int = 1) -> WorkerPool:
-        self.listeners = await bind_public("127.0.0.1", 0, slots=slots)
+        self.listeners = await bind_public(Address("127.0.0.1", 0), slots=slots)
         pool = WorkerPool(
             self._scripted(behaviour),
-            self._config,
-            self.listeners,
+            [self._config] * slots,
+            [[listener] for listener in self.listeners],
             on_change=self._changed.set,
             ready_timeout_s=30,
-            acknowledge_timeout_s=30 if behaviour == "good" else 0.1,
+            acknowledge_timeout_s=0.1 if behaviour in ("deaf", "stubborn") else 30,
             drain_grace_s=0.05,
         )
         self.pools.append(pool)
@@ -91,6 +92,7 @@ async def test_each_listener_has_a_worker_and_none_is_left_after_draining(
 ) -> None:
     pool = await harness.pool("good", slots=2)
     await pool.start()
+    pool.serve()
     pids = {worker.pid for worker in pool.ready}
     assert len(pids) == pool.expected == 2
     assert int(await ask(harness.listeners[0])) in pids
@@ -102,6 +104,7 @@ async def test_each_listener_has_a_worker_and_none_is_left_after_draining(
 async def test_killed_worker_is_replaced_while_others_serve(harness: Harness) -> None:
     pool = await harness.pool("good", slots=2)
     await pool.start()
+    pool.serve()
     victim, other = pool.ready
     os.kill(victim.pid, signal.SIGKILL)
     await victim.wait()
@@ -151,6 +154,41 @@ async def test_stopped_worker_is_gone_when_publish_returns(harness: Harness) -> 
     os.kill(stopped.pid, signal.SIGSTOP)
     await pool.publish(CHANGES)
     assert not is_alive(stopped.pid)
+
+
+async def test_nothing_is_accepted_before_the_pool_may_serve(harness: Harness) -> None:
+    pool = await harness.pool("good")
+    await pool.start()
+    asking = asyncio.create_task(ask(harness.listeners[0]))
+    await pool.publish(CHANGES)  # the worker is at work, but doesn't accept
+    assert not asking.done()
+    pool.serve()
+    assert (await asking).split()[1:] == [b"token:t-1", b"project:p-1"]
+
+
+async def test_worker_that_hangs_is_killed_long_before_the_end_of_its_drain(
+    harness: Harness,
+) -> None:
+    pool = await harness.pool("deaf", slots=2)
+    await pool.start()
+    pids = [worker.pid for worker in pool.ready]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    async with asyncio.timeout(10):
+        await pool.drain(600)
+    assert not any(is_alive(pid) for pid in pids)
+
+
+async def test_drain_can_be_cut_short_while_it_runs(harness: Harness) -> None:
+    pool = await harness.pool("busy")
+    await pool.start()
+    draining = asyncio.create_task(pool.drain(600))
+    await asyncio.sleep(0)
+    assert pool.ready
+    pool.hurry(0)
+    async with asyncio.timeout(10):
+        await draining
+    assert not pool.ready
 
 
 async def test_worker_that_does_not_drain_is_killed(harness: Harness) -> None:

@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from llm_proxy.errors import LLMProxyError
+from llm_proxy.measurements import Series, Snapshot
 from llm_proxy.server.channel import Change, Invalidate, WorkerConfig
+from llm_proxy.server.tally import Tally
 from llm_proxy.server.worker_process import WorkerProcess
 
 pytestmark = pytest.mark.anyio
@@ -25,15 +27,24 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
+def tally() -> Tally:
+    return Tally()
+
+
+@pytest.fixture
 async def launch(
-    scripted: Callable[[str], list[str]], worker_config: WorkerConfig
+    scripted: Callable[[str], list[str]], worker_config: WorkerConfig, tally: Tally
 ) -> AsyncIterator[Launch]:
     workers: list[WorkerProcess] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         async def launch(behaviour: str) -> WorkerProcess:
             worker = await WorkerProcess.launch(
-                scripted(behaviour), listener=listener, config=worker_config, ready_timeout_s=30
+                scripted(behaviour),
+                listeners=[listener],
+                config=worker_config,
+                ready_timeout_s=30,
+                tally=tally,
             )
             workers.append(worker)
             return worker
@@ -51,6 +62,42 @@ async def test_worker_becomes_ready_acknowledges_and_drains(launch: Launch) -> N
     worker.drain(5.0)
     async with asyncio.timeout(30):
         assert await worker.wait() == 0
+
+
+async def test_worker_is_measured_and_counts_in_the_tally_when_it_is_gone(
+    launch: Launch, tally: Tally
+) -> None:
+    worker = await launch("good")
+    await worker.measure(timeout_s=30)
+    assert worker.snapshot == Snapshot()  # it isn't ready
+    await worker.wait_until_ready()
+    for count in (1, 2):
+        await worker.measure(timeout_s=30)
+        (series,) = worker.snapshot.counters
+        assert series == Series("requests", ("openai", "200"), count)
+    worker.kill()
+    await worker.wait()
+    await worker.measure(timeout_s=30)
+    assert (await tally.collect()).counters == {("requests", ("openai", "200")): 2}
+
+
+async def test_worker_that_owes_an_answer_is_waited_for_once(launch: Launch) -> None:
+    worker = await launch("deaf")
+    await worker.wait_until_ready()
+    await worker.measure(timeout_s=0.01)
+    async with asyncio.timeout(5):
+        await worker.measure(timeout_s=60)
+    assert worker.snapshot == Snapshot()
+
+
+async def test_worker_killed_while_measured_is_not_waited_for(launch: Launch) -> None:
+    worker = await launch("deaf")
+    await worker.wait_until_ready()
+    measuring = asyncio.create_task(worker.measure(timeout_s=60))
+    await asyncio.sleep(0)
+    worker.kill()
+    async with asyncio.timeout(30):
+        await measuring
 
 
 async def test_worker_that_has_exited_obeys(launch: Launch) -> None:
@@ -96,7 +143,7 @@ async def test_silent_worker_is_given_up(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         worker = await WorkerProcess.launch(
-            scripted("silent"), listener=listener, config=worker_config, ready_timeout_s=0.1
+            scripted("silent"), listeners=[listener], config=worker_config, ready_timeout_s=0.1
         )
     with pytest.raises(LLMProxyError, match=r"not ready within 0\.1 s"):
         await worker.wait_until_ready()
@@ -106,7 +153,7 @@ async def test_silent_worker_is_given_up(
 
 async def test_command_that_does_not_exist_is_an_error(worker_config: WorkerConfig) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(FileNotFoundError):
-        await WorkerProcess.launch(["/no/such/program"], listener=listener, config=worker_config)
+        await WorkerProcess.launch(["/no/such/program"], listeners=[listener], config=worker_config)
 
 
 async def test_signals_to_a_process_that_is_gone_are_harmless(launch: Launch) -> None:
@@ -124,7 +171,7 @@ async def test_launch_cancelled_at_any_step_leaves_no_process(
     with socket.create_server(("127.0.0.1", 0)) as listener:
         for steps in range(8):
             launching = asyncio.create_task(
-                WorkerProcess.launch(scripted("silent"), listener=listener, config=worker_config)
+                WorkerProcess.launch(scripted("silent"), listeners=[listener], config=worker_config)
             )
             for _ in range(steps):
                 await asyncio.sleep(0)

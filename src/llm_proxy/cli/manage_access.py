@@ -13,13 +13,14 @@ from llm_proxy.settings import resolve_settings
 if TYPE_CHECKING:
     from llm_proxy.manage.client import ManagementClient
     from llm_proxy.secrets import Secret
+    from llm_proxy.settings import Settings
 
 
 def _check_url(value: str | None) -> str | None:
-    from llm_proxy.setting import parse_url
+    from llm_proxy.setting import parse_base_url
 
     try:
-        return None if value is None else parse_url(value)
+        return None if value is None else parse_base_url(value)
     except ValueError as exc:
         raise typer.BadParameter(f"must be {exc}, not {value!r}") from exc
 
@@ -29,9 +30,9 @@ BaseUrl = Annotated[
     typer.Option(
         "--manage-api-base-url",
         envvar="LLM_PROXY_MANAGE_API_BASE_URL",
-        metavar="URL",
+        metavar="URL|unix:PATH",
         callback=_check_url,
-        help="Address of the server; else http://localhost:8080.",
+        help="Address of the server; else the running one of this home, or http://localhost:8080.",
     ),
 ]
 ManagementToken = Annotated[
@@ -54,12 +55,25 @@ def connect(base_url: str | None, token: str | None) -> ManagementClient:
 
     resolved = resolve_settings({"manage_api_base_url": base_url})
     url = resolved.settings.manage_api_base_url
+    if resolved.sources["LLM_PROXY_MANAGE_API_BASE_URL"] == "default":
+        url = _url_of_this_home(resolved.settings) or url
     if token is None:
         return ManagementClient(url, _token_of_this_machine(resolved.settings, resolved.sources))
     given = read_secret_line("--management-token") if token == "-" else Secret(token)
     if not (given.reveal().isascii() and given.reveal().isprintable()):
         raise typer.BadParameter("the management token must be visible ASCII characters")
     return ManagementClient(url, given)
+
+
+def _url_of_this_home(settings: Settings) -> str | None:
+    """Of its running server, whatever that listens on and whether it speaks TLS."""
+    from llm_proxy.server.local_server import control_url
+    from llm_proxy.server.pidfile import running_pid
+    from llm_proxy.server.state import read_state
+
+    pid = running_pid(settings.pid_file)
+    state = read_state(settings.home.state_file) if pid is not None else None
+    return control_url(state) if state is not None and state.pid == pid else None
 
 
 def _token_of_this_machine(settings: Any, sources: dict[str, str]) -> Secret:

@@ -64,7 +64,7 @@ def mock(
 
 
 def _parse_address(text: str) -> Address:
-    from llm_proxy.setting import parse_address
+    from llm_proxy.address import parse_address
 
     try:
         return parse_address(text)

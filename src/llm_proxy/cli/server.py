@@ -1,4 +1,4 @@
-"""`llm-proxy server`: start, stop, restart, status, health."""
+"""`llm-proxy server`: start, stop, restart, reload, status, health."""
 
 from __future__ import annotations
 
@@ -13,13 +13,33 @@ import typer
 from llm_proxy.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from llm_proxy.server.local_server import LocalServer
     from llm_proxy.server.state import ServerState
     from llm_proxy.server.supervisor import Started
 
 app = typer.Typer(help="Run the proxy: start, stop and look after a server.", no_args_is_help=True)
 
 Addr = Annotated[
-    str | None, typer.Option("--addr", metavar="HOST:PORT", help="Public address; port 0 is any.")
+    str | None,
+    typer.Option(
+        "--addr",
+        metavar="HOST:PORT|unix:PATH",
+        help="Public address; port 0 is any.",
+    ),
+]
+TlsCert = Annotated[
+    Path | None,
+    typer.Option("--tls-cert", metavar="FILE", help="PEM certificate (chain): speak TLS."),
+]
+TlsKey = Annotated[
+    Path | None, typer.Option("--tls-key", metavar="FILE", help="PEM private key of --tls-cert.")
+]
+ProxyProtocol = Annotated[
+    bool | None,
+    typer.Option(
+        "--proxy-protocol/--no-proxy-protocol",
+        help="Require a PROXY protocol header on connections.",
+    ),
 ]
 ManageAddr = Annotated[
     str | None,
@@ -79,6 +99,9 @@ def start(
     ] = False,
     addr: Addr = None,
     manage_addr: ManageAddr = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    proxy_protocol: ProxyProtocol = None,
     workers: Workers = None,
     db: Database = None,
     config: Config = None,
@@ -97,6 +120,9 @@ def start(
     given = {
         "listen_addr": addr,
         "manage_addr": manage_addr,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "proxy_protocol": proxy_protocol,
         "workers": workers,
         "database_path": db,
         "config_path": config,
@@ -127,9 +153,34 @@ def stop(timeout: Timeout = 30.0, pid_file: PidFile = None, env: Env = None) -> 
 
 
 @app.command()
+def reload(pid_file: PidFile = None, env: Env = None) -> None:
+    """Make the server read its configuration again, without losing a request.
+
+    It reads what it read at its start. A configuration that can't be used changes nothing.
+    """
+    from llm_proxy.errors import Unreachable
+    from llm_proxy.server.pidfile import running_pid
+    from llm_proxy.server.reload_request import request_reload
+
+    settings = load_settings({"pid_file": pid_file}, env_file=env)
+    if (pid := running_pid(settings.pid_file)) is None:
+        raise Unreachable(
+            f"no server is running (PID file {settings.pid_file}); "
+            "start one with `llm-proxy server start -d`"
+        )
+    state = request_reload(
+        pid, pid_file=settings.pid_file, state_file=settings.home.state_file
+    )
+    _say(f"The server with pid {pid} has reloaded; {len(state.workers)} workers serve.")
+
+
+@app.command()
 def restart(
     addr: Addr = None,
     manage_addr: ManageAddr = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    proxy_protocol: ProxyProtocol = None,
     workers: Workers = None,
     db: Database = None,
     config: Config = None,
@@ -150,6 +201,9 @@ def restart(
     given: dict[str, object] = {
         "listen_addr": addr,
         "manage_addr": manage_addr,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "proxy_protocol": proxy_protocol,
         "workers": workers,
         "database_path": db,
         "config_path": config,
@@ -205,10 +259,15 @@ def health(
     env: Env = None,
 ) -> None:
     """Ask a server's /health and /ready: exit 0 when both pass, 1 unhealthy, 5 unreachable."""
-    from llm_proxy.server.probes import probe
+    from llm_proxy.server.probes import probe, probe_local
 
-    url = _checked_url(url) if url is not None else _own_url(pid_file, env)
-    health, ready = probe(url, "/health"), probe(url, "/ready")
+    if url is not None:
+        url = _checked_url(url)
+        health, ready = probe(url, "/health"), probe(url, "/ready")
+    else:
+        server = _local_server(pid_file, env)
+        url = server.url
+        health, ready = probe_local(server, "/health"), probe_local(server, "/ready")
     is_healthy = health.passes and ready.passes
     if as_json:
         document = {
@@ -246,14 +305,13 @@ def _start_daemon(settings: Settings, flags: dict[str, str]) -> None:
 def _stop(settings: Settings, pid: int, timeout_s: float) -> None:
     from llm_proxy.server.termination import stop_server
 
-    state = _state_of(settings, pid)
-    if stop_server(settings.pid_file, state, timeout_s=timeout_s):
-        _say(f"The server with pid {pid} has stopped.")
-    else:
-        _say(
-            f"The server with pid {pid} was killed: "
-            f"it had not finished its requests within {timeout_s:g} s."
-        )
+    outcome = stop_server(settings.pid_file, _state_of(settings, pid), timeout_s=timeout_s)
+    words = {
+        "drained": "has stopped.",
+        "cut": f"has stopped; what had not finished within {timeout_s:g} s was cut.",
+        "killed": f"was killed: it had not stopped within {timeout_s:g} s.",
+    }
+    _say(f"The server with pid {pid} {words[outcome]}")
 
 
 def _kept_flags(
@@ -294,6 +352,7 @@ def _status(pid: int | None, state: ServerState | None) -> dict[str, Any]:
         "pid": pid,
         "uptime_seconds": _since(state.started_at, now) if state else None,
         "address": state.address if state else None,
+        "url": _shown_url(state.address, state.tls_cert) if state else None,
         "version": state.version if state else None,
         "workers": [
             {"pid": worker.pid, "uptime_seconds": _since(worker.started_at, now)}
@@ -315,7 +374,7 @@ def _print_status(found: dict[str, Any]) -> None:
     )
     fields = [
         ("running", f"pid {found['pid']}, up {_shown_duration(found['uptime_seconds'])}"),
-        ("address", found["address"]),
+        ("address", found["url"]),
         ("version", found["version"]),
         ("workers", workers or "none"),
     ]
@@ -333,30 +392,31 @@ def _shown_duration(seconds: float | None) -> str:
     return " ".join(shown[:2]) or "0s"
 
 
-def _own_url(pid_file: Path | None, env: Path | None) -> str:
-    """Of the running server, else of the one that would be started."""
+def _local_server(pid_file: Path | None, env: Path | None) -> LocalServer:
+    """The running one, else the one that would be started."""
+    from llm_proxy.server.local_server import LocalServer
     from llm_proxy.server.pidfile import running_pid
-    from llm_proxy.server.probes import local_url
 
     settings = load_settings({"pid_file": pid_file}, env_file=env)
     state = _state_of(settings, running_pid(settings.pid_file))
-    return local_url(state.address if state is not None else str(settings.listen_addr))
+    if state is not None:
+        return LocalServer.running(state)
+    return LocalServer.to_be_started(settings)
 
 
 def _checked_url(url: str) -> str:
-    from llm_proxy.setting import parse_url
+    from llm_proxy.setting import parse_base_url
 
     try:
-        return parse_url(url)
+        return parse_base_url(url)
     except ValueError as exc:
         raise typer.BadParameter(f"must be {exc}", param_hint="--url") from exc
 
 
 def _print_banner(settings: Settings, started: Started) -> None:
     from llm_proxy import __version__
-    from llm_proxy.server.probes import local_url
 
-    _say(f"llm-proxy {__version__} is ready on http://{started.address}")
+    _say(f"llm-proxy {__version__} is ready on {_shown_url(started.address, settings.tls_cert)}")
     _say(f"  home              {settings.home.path}")
     if started.manage_address is not None:
         _say(f"  management API    http://{started.manage_address}")
@@ -364,11 +424,15 @@ def _print_banner(settings: Settings, started: Started) -> None:
         _say(f"  {Path(path).name.replace('_', ' '):<17} {path} (generated)")
     if started.has_projects:
         return
-    url = local_url(started.manage_address or started.address)
-    option = "" if url == "http://127.0.0.1:8080" else f" --manage-api-base-url {url}"
     _say("Create a project with your upstream key, then a token for your programs:")
-    _say(f"  llm-proxy manage project create --name default{option}")
-    _say(f"  llm-proxy manage token generate{option}")
+    _say("  llm-proxy manage project create --name default")
+    _say("  llm-proxy manage token generate")
+
+
+def _shown_url(address: str, tls_cert: object) -> str:
+    if address.startswith("unix:"):
+        return address
+    return f"http{'' if tls_cert is None else 's'}://{address}"
 
 
 def _say(line: str) -> None:

@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from llm_proxy.secrets import Secret
     from llm_proxy.server.installation import FirstProject, Issued
-    from llm_proxy.settings import Address, Settings
+    from llm_proxy.settings import Address, Settings, UnixAddress
 
 _LONGEST_LIFE = 365 * 86400.0
 
@@ -157,11 +157,11 @@ def _prompt(label: str, default: str, check: Callable[[str], object]) -> str:
     return answer
 
 
-def _checked_address(text: str) -> Address:
-    from llm_proxy.setting import parse_address
+def _checked_address(text: str) -> Address | UnixAddress:
+    from llm_proxy.address import parse_listen_address
 
     try:
-        return parse_address(text)
+        return parse_listen_address(text)
     except ValueError as exc:
         raise typer.BadParameter(f"the address must be {exc}, not {text!r}") from exc
 
@@ -253,14 +253,20 @@ def _report(settings: Settings, answers: _Answers, issued: Issued | None, defaul
     if issued is None:
         print("\nNext:\n  llm-proxy server start")
         return
-    from llm_proxy.settings import Address
-
     until = issued.expires_at.strftime("%Y-%m-%d %H:%M UTC")
-    host = settings.listen_addr.host
-    reachable = Address("127.0.0.1" if host == "0.0.0.0" else host, settings.listen_addr.port)
+    where = _curl_target(settings.listen_addr)
     version = " -H 'anthropic-version: 2023-06-01'" if default_api == "anthropic" else ""
     print(f"Project    {answers.project} ({issued.project_id})")
     print(f"\nIts token is shown only this once and expires {until}. Next:")
     print("  llm-proxy server start --daemon")
     print(f"  export PROXY_TOKEN={issued.token.reveal()}")
-    print(f'  curl http://{reachable}/v1/models -H "Authorization: Bearer $PROXY_TOKEN"{version}')
+    print(f'  curl {where}/v1/models -H "Authorization: Bearer $PROXY_TOKEN"{version}')
+
+
+def _curl_target(address: Address | UnixAddress) -> str:
+    from llm_proxy.server.local_server import local_url
+    from llm_proxy.settings import Address
+
+    if isinstance(address, Address):
+        return local_url(str(address))
+    return f"--unix-socket {address.path} http://localhost"

@@ -41,7 +41,7 @@ class ExchangeRecord(msgspec.Struct, frozen=True, array_like=True, tag=RECORD, g
     duration_ms: float
     upstream_ms: float  # until the upstream's head; 0 without an upstream
     ttft_ms: float  # until the first byte of the response's body; 0 without one
-    stream: bool  # the response is text/event-stream
+    stream: bool  # the response is text/event-stream, or a tunnel
     request_bytes: int
     response_bytes: int
     truncated: bool

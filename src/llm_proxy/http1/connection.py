@@ -8,8 +8,13 @@ exist, are decided here (RFC 9112 section 6.3).
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
+from llm_proxy.http1.delivery import unacknowledged_bytes
 from llm_proxy.http1.framing import ChunkedDecoder, FramingError
 from llm_proxy.http1.response_head import ResponseHead, parse_response_head
 from llm_proxy.http1.timers import NEVER
@@ -19,7 +24,9 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES: Final = 65536
 MAX_INFORMATIONAL: Final = 16  # 1xx responses before the real one
-_UNTIL_CLOSE: Final = -1
+LINGER_S: Final = 2.0  # reading what comes after our end of a tunnel: a reset would destroy it
+_UNTIL_CLOSE: Final = -1  # as the bytes to come
+_TUNNEL: Final = -2  # likewise until the close, but both ways
 
 
 class UpstreamError(Exception):
@@ -32,15 +39,20 @@ class UpstreamError(Exception):
         self.is_untouched = is_untouched
 
 
-class ResponseHandler(Protocol):
-    """Whoever sent the request; `body` may be empty, `ends` comes exactly once unless it fails."""
+class TunnelHandler(Protocol):
+    """Whoever is told what comes after a head."""
 
-    def upstream_ready(self, connection: UpstreamConnection) -> None: ...
-    def response_begins(self, head: ResponseHead, body: bytes, ends: bool) -> None: ...
     def response_continues(self, body: bytes, ends: bool) -> None: ...
     def response_fails(self, error: UpstreamError) -> None: ...
     def pause_request(self) -> None: ...
     def resume_request(self) -> None: ...
+
+
+class ResponseHandler(TunnelHandler, Protocol):
+    """Whoever sent the request; `body` may be empty, `ends` comes exactly once unless it fails."""
+
+    def upstream_ready(self, connection: UpstreamConnection) -> None: ...
+    def response_begins(self, head: ResponseHead, body: bytes, ends: bool) -> None: ...
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -48,6 +60,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_buffer",
         "_chunked",
         "_has_head",
+        "_has_seen_fin",
         "_informational",
         "_is_paused",
         "_is_reusable",
@@ -56,6 +69,8 @@ class UpstreamConnection(asyncio.Protocol):
         "_method",
         "_pool",
         "_request_has_ended",
+        "_socket",
+        "_switched",
         "_transport",
         "deadline",
         "handler",
@@ -66,6 +81,8 @@ class UpstreamConnection(asyncio.Protocol):
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._transport: asyncio.Transport
+        self._socket: socket.socket | None = None  # over TLS, whose transport is gone at the end
+        self._has_seen_fin = False
         self.handler: ResponseHandler | None = None
         self.is_closed = False
         self.is_reused = False
@@ -83,6 +100,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._left = 0  # bytes of the body to come
         self._is_reusable = False
         self._request_has_ended = False
+        self._switched: Callable[[ResponseHead, bytes], None] | None = None
 
     # The owner's side.
 
@@ -97,8 +115,36 @@ class UpstreamConnection(asyncio.Protocol):
         if not self._has_head:  # the wait for it begins when all is sent: clients may be slow
             wait = self._pool.timeouts.response_header if ends else NEVER
             self.deadline = self._pool.timers.now + wait
+        elif self._left == _TUNNEL and not self._is_paused:  # either direction keeps it open
+            self.deadline = self._pool.timers.now + self._pool.timeouts.idle
         if not self.is_closed:
             self._transport.write(data)
+
+    def offer_switch(self, switched: Callable[[ResponseHead, bytes], None]) -> None:
+        """The request about to be sent offers a WebSocket: if the upstream takes it, `switched` is
+        called in place of `response_begins`, with what came behind the head."""
+        self._switched = switched
+
+    def become_tunnel(self, handler: TunnelHandler) -> None:
+        """To be called by `switched`; from here on `send_more` sends and `finish` ends."""
+        self._left = _TUNNEL
+        self.handler = cast("ResponseHandler", handler)  # of which the head's part is over
+
+    def finish(self) -> None:
+        """Ends a tunnel from this side; what was sent before still goes out."""
+        self.handler = None
+        if self.is_closed:
+            return
+        self.resume()
+        transport = self._transport
+        has_eof = transport.can_write_eof()  # TLS has none, nor does it tell what isn't sent yet
+        is_sent = has_eof and not transport.get_write_buffer_size()
+        wait = LINGER_S if is_sent else self._pool.timeouts.idle
+        self.deadline = self._pool.timers.now + wait
+        if has_eof:
+            transport.write_eof()
+        else:
+            transport.close()
 
     def pause(self) -> None:
         """Stops reading. A connection that was told to wait isn't idle, so no timeout runs."""
@@ -112,6 +158,15 @@ class UpstreamConnection(asyncio.Protocol):
             self._is_paused = False
             self.deadline = self._pool.timers.now + self._pool.timeouts.idle
             self._transport.resume_reading()
+
+    def has_delivered(self, size: int) -> bool:
+        """Whether the upstream may have got any of the last `size` bytes sent; asked after a
+        failure, and True unless the contrary is proved: a FIN tells what was received before it,
+        while a reset tells nothing, since acknowledgements may be delayed."""
+        if not self._has_seen_fin:
+            return True
+        sock = self._socket or self._transport.get_extra_info("socket")
+        return sock is None or unacknowledged_bytes(sock) < size
 
     def abandon(self) -> None:
         """The response isn't wanted any more, so the connection can't be kept either."""
@@ -138,26 +193,34 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        # What is read at once is enough to hold. Not 0: uvloop's TLS would never resume.
+        self._transport.set_write_buffer_limits(high=1)
+        if transport.get_extra_info("ssl_object") is not None:
+            with contextlib.suppress(OSError):  # no descriptor to be had
+                fileno = transport.get_extra_info("socket").fileno()
+                self._socket = socket.socket(fileno=os.dup(fileno))
 
     def eof_received(self) -> None:
         """Over TLS only called when TLS itself was ended: anybody on the way can send a FIN."""
         handler = self.handler
-        if handler is not None and self._left == _UNTIL_CLOSE:
+        if handler is not None and self._left < 0:
             self.handler = None
             handler.response_continues(b"", True)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closed = True
+        self._has_seen_fin = exc is None or isinstance(exc, BrokenPipeError)
         self._pool.timers.forget(self)
         self._pool.lost(self)
-        if self.handler is None:
-            return
-        is_untouched = not self._has_head and not self._buffer and not self._informational
-        self._fail(
-            "upstream_broken",
-            "The upstream closed the connection before its answer was complete.",
-            is_untouched=is_untouched,
-        )
+        if self.handler is not None:
+            is_untouched = not self._has_head and not self._buffer and not self._informational
+            self._fail(
+                "upstream_broken",
+                "The upstream closed the connection before its answer was complete.",
+                is_untouched=is_untouched,
+            )
+        if self._socket is not None:
+            self._socket.close()
 
     def pause_writing(self) -> None:
         """From here on it is the upstream that is slow."""
@@ -176,7 +239,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.handler is None:
-            self.abort()  # nobody asked
+            if self._left != _TUNNEL:
+                self.abort()  # nobody asked
             return
         try:
             if self._has_head:
@@ -204,6 +268,9 @@ class UpstreamConnection(asyncio.Protocol):
         body = data[end:]
         if head.status >= 200:
             self._begin(handler, head, body)
+            return
+        if head.status == 101:
+            self._switch(head, body)
             return
         self._informational += 1
         if self._informational > MAX_INFORMATIONAL:
@@ -237,6 +304,13 @@ class UpstreamConnection(asyncio.Protocol):
             self._release(bool(surplus))
         handler.response_begins(head, body, ends)
 
+    def _switch(self, head: ResponseHead, rest: bytes) -> None:
+        if self._switched is None:
+            raise FramingError("it switched protocols unasked")
+        self._has_head = True
+        self.deadline = self._pool.timers.now + self._pool.timeouts.idle
+        self._switched(head, rest)
+
     def _receive_body(self, handler: ResponseHandler, data: bytes) -> None:
         decoder = self._chunked
         if decoder is not None:
@@ -246,7 +320,7 @@ class UpstreamConnection(asyncio.Protocol):
                 handler.response_continues(data, True)
             elif data:
                 handler.response_continues(data, False)
-        elif self._left == _UNTIL_CLOSE:
+        elif self._left < 0:
             handler.response_continues(data, False)
         else:
             self._left -= len(data)

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import ssl
 from collections import deque
-from dataclasses import dataclass
 
 from llm_proxy.http1.connection import ResponseHandler, UpstreamConnection, UpstreamError
+from llm_proxy.http1.dialer import Dialer
+from llm_proxy.http1.origin import Origin
+from llm_proxy.http1.resolver import Resolver
+from llm_proxy.http1.retry import Retries
 from llm_proxy.http1.timers import Timers
 from llm_proxy.providers import Connection, Timeouts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    host: str
-    port: int = 0
-    tls: ssl.SSLContext | None = None
-    unix_path: str | None = None  # instead of host and port
-
-    def __str__(self) -> str:
-        return self.unix_path or f"{self.host}:{self.port}"
 
 
 class Pool:
@@ -34,22 +24,41 @@ class Pool:
         *,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - immutable
         limits: Connection = Connection(),  # noqa: B008
-        connect_retries: int = 0,
+        attempts: int = 0,
+        resolver: Resolver | None = None,
     ) -> None:
+        """`attempts` are tries after the first, to connect or of whole requests."""
         self.origin = origin
         self.timers = timers
         self.timeouts = timeouts
         self._limits = limits
-        self._connect_retries = connect_retries
+        self.retries = Retries(attempts)
+        self.connects = 0  # since the start, as are the failures
+        self.connect_failures = 0
+        self._dialer = Dialer(origin, timeout_s=timeouts.connect, resolver=resolver or Resolver())
         self._loop = asyncio.get_running_loop()
         self._idle: list[UpstreamConnection] = []
         self._open: set[UpstreamConnection] = set()
         self._opening: dict[ResponseHandler, asyncio.Task[None]] = {}
         self._waiting: deque[tuple[float, ResponseHandler]] = deque()
 
+    @property
+    def open_count(self) -> int:
+        return len(self._open)
+
+    @property
+    def idle_count(self) -> int:
+        return len(self._idle)
+
+    @property
+    def waiting_count(self) -> int:
+        """Handlers without a connection: those that one is being opened for too."""
+        return len(self._waiting) + len(self._opening)
+
     def acquire(self, handler: ResponseHandler) -> None:
         """Calls `handler.upstream_ready`, at once when a connection is idle, or
         `response_fails`. A handler that doesn't want it any more must call `cancel`."""
+        self.retries.count_request()
         while self._idle:
             connection = self._idle.pop()
             if not connection.is_closed:
@@ -81,15 +90,12 @@ class Pool:
         error: UpstreamError | None = None
         connection: UpstreamConnection | None = None
         try:
-            for _ in range(1 + self._connect_retries):
-                try:
-                    async with asyncio.timeout(self.timeouts.connect):
-                        connection = await self._connect_once()
-                    break
-                except (TimeoutError, OSError, ssl.SSLError, UnicodeError) as exc:
-                    error = UpstreamError("upstream_unreachable", self._explain(exc))
+            connection = await self._dial()
+        except UpstreamError as exc:
+            error = exc
         finally:
-            self._opening.pop(handler, None)
+            if self._opening.get(handler) is asyncio.current_task():  # not one asked for since
+                del self._opening[handler]
             if connection is None:
                 self._serve_waiting()
         if connection is not None:
@@ -99,36 +105,20 @@ class Pool:
         elif error is not None:
             handler.response_fails(error)
 
-    async def _connect_once(self) -> UpstreamConnection:
-        origin = self.origin
-        if origin.unix_path is not None:
-            _, connection = await self._loop.create_unix_connection(
-                lambda: UpstreamConnection(self), origin.unix_path
-            )
-        else:
-            _, connection = await self._loop.create_connection(
-                lambda: UpstreamConnection(self),
-                origin.host,
-                origin.port,
-                ssl=origin.tls,
-                server_hostname=origin.host if origin.tls else None,
-            )
-        if connection.is_closed:  # its end came before we did: nobody would hear of it
-            raise ConnectionResetError
-        return connection
-
-    def _explain(self, exc: Exception) -> str:
-        if isinstance(exc, TimeoutError):
-            return f"Connecting to the upstream took longer than {self.timeouts.connect:g} s."
-        if isinstance(exc, ssl.SSLCertVerificationError):
-            return f"The upstream's certificate is not trusted: {exc.verify_message}."
-        if isinstance(exc, ssl.SSLError):
-            return f"TLS with the upstream failed: {exc.reason or 'handshake refused'}."
-        if isinstance(exc, socket.gaierror):
-            return "The upstream's host name could not be resolved."
-        if isinstance(exc, ConnectionRefusedError):
-            return "The upstream refused the connection."
-        return "The upstream could not be reached."
+    async def _dial(self) -> UpstreamConnection:
+        tried = 0
+        while True:
+            try:
+                connection = await self._dialer.dial(lambda: UpstreamConnection(self))
+            except UpstreamError:
+                self.connect_failures += 1
+                tried += 1
+                if (wait_s := self.retries.delay(tried)) is None:
+                    raise
+            else:
+                self.connects += 1
+                return connection
+            await asyncio.sleep(wait_s)
 
     def release(self, connection: UpstreamConnection) -> None:
         """A connection whose response is complete; the next handler gets it, or it idles."""

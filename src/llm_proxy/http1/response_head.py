@@ -11,7 +11,8 @@ from llm_proxy.http1.headers import HOP_BY_HOP, line_pattern, list_items, split_
 
 _DROPPED: Final = frozenset(name.encode() for name in HOP_BY_HOP)
 _KEPT: Final = ("content-length", "content-type", "content-encoding", "x-request-id")
-_LINES: Final = line_pattern([*HOP_BY_HOP, *_KEPT])
+_LINES: Final = line_pattern([*HOP_BY_HOP, *_KEPT, "llm-proxy-request-id"])
+_UPGRADE_LINES: Final = line_pattern(["upgrade"])
 _REPEATED: Final = frozenset(
     (b"content-type", b"content-encoding", b"connection", b"keep-alive", b"transfer-encoding")
 )
@@ -21,6 +22,8 @@ _LONGEST_KNOWN_LINE: Final = 256  # bytes: upstreams choose them
 _known_lines: dict[bytes, tuple[bytes, bytes]] = {}
 _VERSIONS: Final = frozenset((b"HTTP/1.1 ", b"HTTP/1.0 "))
 _NO_CALLBACKS: Final = object()
+_MAX_LENGTH_DIGITS: Final = 19
+_CONTROLS: Final = bytes(range(32)).replace(b"\t", b"") + b"\x7f"
 
 
 class ResponseHead:
@@ -52,16 +55,20 @@ class ResponseHead:
 
 def parse_response_head(raw: bytes) -> ResponseHead:
     """`raw` ends with the empty line. Raises FramingError."""
+    switches = False
     try:
         HttpResponseParser(_NO_CALLBACKS).feed_data(raw)
-    except HttpParserUpgrade:
-        raise FramingError("the upstream switched protocols unasked") from None
+    except HttpParserUpgrade:  # a 101 with Upgrade, and Connection that names it; none without
+        switches = True
     except HttpParserError as exc:
         raise FramingError(f"the upstream's response head is malformed: {exc}") from None
     head = ResponseHead()
     head.status = int(raw[9:12]) if raw[:9] in _VERSIONS else 0
-    if not head.status:
+    if head.status < 100:
         raise FramingError("it does not begin with HTTP/1.1 and a status")
+    reason = raw[12 : raw.index(b"\r")]  # unlike header values, not validated yet
+    if reason != b" OK" and len(reason.translate(None, _CONTROLS)) < len(reason):
+        raise FramingError("its status line holds a control character")
     is_http_10 = raw[7] == 48
     if is_http_10:
         head.is_reusable = False
@@ -75,7 +82,11 @@ def parse_response_head(raw: bytes) -> ResponseHead:
         elif name == b"content-length":
             if head.content_length >= 0:
                 raise FramingError("the upstream sent Content-Length twice")
+            if len(value) > _MAX_LENGTH_DIGITS:
+                raise FramingError("its Content-Length has too many digits")
             head.content_length = int(value)
+            if head.status == 204 or switches:  # may have none (RFC 9110 section 8.6)
+                parts[index] = b""
         elif name == b"content-encoding":
             head.content_encoding = value.lower()
         elif name == b"x-request-id":
@@ -93,7 +104,18 @@ def parse_response_head(raw: bytes) -> ResponseHead:
     head.lines = b"".join(parts)
     if named and named.lower() != b",keep-alive":
         _obey_connection(head, named)
+    if switches:
+        _switch(head, raw)
     return head
+
+
+def _switch(head: ResponseHead, raw: bytes) -> None:
+    """The only protocol that is ever offered is WebSocket (RFC 6455 section 4.2.2)."""
+    protocols = [split_line(line)[1].lower() for line in _UPGRADE_LINES.split(raw)[1::2]]
+    if protocols != [b"websocket"]:
+        raise FramingError("it switched to another protocol than the one offered")
+    head.has_body = False
+    head.lines += b"\nConnection: Upgrade\r\nUpgrade: websocket\r"
 
 
 def _read_line(line: bytes) -> tuple[bytes, bytes]:

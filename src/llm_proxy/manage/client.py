@@ -35,9 +35,13 @@ class ManagementClient:
         *,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        """`base_url` may be `unix:/PATH`, too."""
         self._base_url = base_url.rstrip("/")
+        path = base_url.removeprefix("unix:")
+        if path != base_url:
+            transport = transport or httpx.HTTPTransport(uds=path, verify=_trusted_roots(base_url))
         self._http = httpx.Client(
-            base_url=self._base_url,
+            base_url=self._base_url if path == base_url else "http://localhost",
             headers={
                 "Authorization": f"Bearer {token.reveal()}",
                 "User-Agent": f"llm-proxy/{llm_proxy.__version__}",
@@ -196,6 +200,8 @@ def _trusted_roots(url: str) -> ssl.SSLContext:
 
 
 def is_loopback(url: str) -> bool:
+    if url.startswith("unix:"):
+        return True
     host = httpx.URL(url).host
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -1,8 +1,9 @@
 """Messages between the supervisor and a gateway worker, over one Unix stream socket.
 
 Each message is one line of JSON. The supervisor's first is `Configure`; the worker answers
-`Ready` or `Failed`. An `Invalidate` is answered with `Acknowledge` once no request can be
-admitted on the old state any more. EOF from the supervisor means: drain and exit.
+`Ready` or `Failed`, and accepts no connection before `Serve`. An `Invalidate` is answered with
+`Acknowledge` once no request can be admitted on the old state any more, a `Collect` with
+`Measured`, which a worker also sends unasked. EOF from the supervisor means: drain and exit.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from typing import Any
 
 import msgspec
 
+from llm_proxy.client_limits import ClientLimits
+from llm_proxy.http1.egress import Egress
+from llm_proxy.measurements import Snapshot
 from llm_proxy.providers import Providers
 from llm_proxy.secrets import Secret
 
@@ -31,6 +35,13 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     management_is_public: bool  # False: only the probes are forwarded to the control plane
     max_request_size: int  # bytes
     debug_headers: bool
+    metrics_path: str | None = None  # None: there are no metrics
+    client_limits: ClientLimits = ClientLimits()
+    tls_cert: str | None = None  # paths of PEM files, both or neither
+    tls_key: str | None = None
+    proxy_protocol: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+    egress: Egress = Egress()
     log_level: str = "info"
     log_format: str = "auto"
     log_file: str | None = None  # None: stderr
@@ -45,8 +56,19 @@ class Invalidate(msgspec.Struct, frozen=True, tag="invalidate"):
     changes: list[Change]
 
 
+class Serve(msgspec.Struct, frozen=True, tag="serve"):
+    """Every worker of this configuration is ready: accept connections from now on."""
+
+
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
+    """May come again: the last one counts."""
+
     timeout_s: float
+    idle_grace_s: float = 0.5  # for a request that was on its way to a kept connection
+
+
+class Collect(msgspec.Struct, frozen=True, tag="collect"):
+    sequence: int  # from 1
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -61,8 +83,13 @@ class Acknowledge(msgspec.Struct, frozen=True, tag="acknowledge"):
     sequence: int
 
 
-ToWorker = Configure | Invalidate | Drain
-FromWorker = Ready | Failed | Acknowledge
+class Measured(msgspec.Struct, frozen=True, tag="measured"):
+    sequence: int  # 0: nobody asked
+    snapshot: Snapshot
+
+
+ToWorker = Configure | Serve | Invalidate | Drain | Collect
+FromWorker = Ready | Failed | Acknowledge | Measured
 
 
 def _encode_secret(value: Any) -> Any:

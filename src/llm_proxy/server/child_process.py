@@ -14,6 +14,7 @@ _MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": "67108864",
     "MALLOC_TOP_PAD_": "16777216",
 }
+_CHANNEL_LIMIT = 64 << 20  # bytes of one message
 _SECRET_WORDS = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL", "DATABASE_URL")
 
 
@@ -59,7 +60,7 @@ async def open_channel() -> tuple[asyncio.StreamReader, asyncio.StreamWriter, so
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     try:
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_CHANNEL_LIMIT)
     except BaseException:
         ours.close()
         theirs.close()

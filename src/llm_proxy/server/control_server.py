@@ -22,16 +22,26 @@ from llm_proxy.server.sockets import BACKLOG
 _log = logging.getLogger(__name__ + ".hypercorn")
 _log.setLevel(logging.WARNING)
 
-_IDLE_TIMEOUT_S = 120
+_READ_TIMEOUT_S = 120
+# So long does Hypercorn hold an idle connection that its client has closed, too. The gateway keeps
+# its own for a shorter time: it must be the one that closes.
+_KEEP_ALIVE_S = 5.0
 _GRACE_S = 3.0  # for answers under way at the end
 
 
 class ControlServer:
-    def __init__(self, context: ControlContext, sockets: Sequence[socket.socket]) -> None:
+    def __init__(
+        self,
+        context: ControlContext,
+        sockets: Sequence[socket.socket],
+        *,
+        keep_alive_s: float = _KEEP_ALIVE_S,
+    ) -> None:
         """Takes over the listening `sockets`."""
         self._stopping = asyncio.Event()
         app = cast("ASGIFramework", create_app(context))
         config = _configure([f"fd://{sock.detach()}" for sock in sockets])
+        config.keep_alive_timeout = keep_alive_s
         self._task: asyncio.Task[None] = asyncio.create_task(
             serve(app, config, shutdown_trigger=self._stopping.wait), name="control plane"
         )
@@ -60,8 +70,7 @@ def _configure(binds: list[str]) -> Config:
     config.accesslog = None
     config.errorlog = _log
     config.include_server_header = False
-    config.keep_alive_timeout = _IDLE_TIMEOUT_S
     config.keep_alive_max_requests = 1_000_000
-    config.read_timeout = _IDLE_TIMEOUT_S
+    config.read_timeout = _READ_TIMEOUT_S
     config.graceful_timeout = _GRACE_S
     return config

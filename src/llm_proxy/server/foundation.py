@@ -7,22 +7,24 @@ import logging
 import os
 import socket
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llm_proxy.errors import StoreError
-from llm_proxy.providers import Providers, load_providers
 from llm_proxy.secrets import Cipher
+from llm_proxy.server.configuration import Configuration, read_configuration
+from llm_proxy.server.descriptors import descriptor_warning, raise_descriptor_limit
 from llm_proxy.server.pidfile import PidFile
 from llm_proxy.server.runtime_folder import (
     CONTROL_SOCKET,
     make_runtime_folder,
     remove_runtime_folder,
 )
-from llm_proxy.server.sockets import bind_public, bind_tcp, bind_unix
+from llm_proxy.server.self_reference import check_self_reference
+from llm_proxy.server.socket_file import SocketFile
+from llm_proxy.server.sockets import backlog_warning, bind_public, bind_tcp, bind_unix
 from llm_proxy.server.state import ServerState, read_state
-from llm_proxy.server.writer_process import check_event_log
-from llm_proxy.settings import Settings, load_or_create_secrets
+from llm_proxy.settings import Settings, UnixAddress, load_or_create_secrets
 from llm_proxy.store.database import Store
 
 logger = logging.getLogger(__name__)
@@ -33,30 +35,37 @@ _SUCCESSION_S = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Foundation:
-    settings: Settings  # complete: with the secrets
+    configuration: Configuration  # of the start
     created_secrets: list[Path]
-    providers: Providers
     listeners: list[socket.socket]  # public, one for each worker
     control_sockets: list[socket.socket]  # private, and that of `--manage-addr`
     store: Store
     runtime_folder: Path
 
+    @property
+    def settings(self) -> Settings:
+        return self.configuration.settings
+
 
 async def lay_foundation(settings: Settings, stack: AsyncExitStack) -> Foundation:
     """What fails raises one clear sentence, and leaves nothing once the stack is unwound."""
     predecessor = _claim_home(settings, stack)
-    providers = _read_providers(settings)
-    if settings.file_event_log is not None:
-        check_event_log(settings.file_event_log)
+    configuration = read_configuration(settings)
+    for warning in (descriptor_warning(raise_descriptor_limit()), backlog_warning()):
+        if warning is not None:
+            logger.warning("%s", warning)
     listeners = await bind_public(
-        settings.listen_addr.host,
-        settings.listen_addr.port,
+        settings.listen_addr,
         slots=settings.workers,
         patience_s=_SUCCESSION_S if predecessor is not None else 0.0,
     )
     for listener in listeners:
         stack.callback(listener.close)
+    if isinstance(settings.listen_addr, UnixAddress):
+        stack.callback(SocketFile(settings.listen_addr.path).remove)
     control_sockets = _bind_management(settings, stack)
+    apis = configuration.providers.apis.values()
+    await check_self_reference(apis, [*listeners, *control_sockets])
     settings, created_secrets = load_or_create_secrets(settings)
     store = await _open_store(settings, created_secrets, stack)
     runtime_folder = make_runtime_folder(os.environ)
@@ -64,9 +73,8 @@ async def lay_foundation(settings: Settings, stack: AsyncExitStack) -> Foundatio
     private = bind_unix(runtime_folder / CONTROL_SOCKET)
     stack.callback(private.close)
     return Foundation(
-        settings=settings,
+        configuration=replace(configuration, settings=settings),
         created_secrets=created_secrets,
-        providers=providers,
         listeners=listeners,
         control_sockets=[private, *control_sockets],
         store=store,
@@ -88,18 +96,6 @@ def _claim_home(settings: Settings, stack: AsyncExitStack) -> ServerState | None
         if predecessor.runtime_folder is not None:
             remove_runtime_folder(Path(predecessor.runtime_folder))
     return predecessor
-
-
-def _read_providers(settings: Settings) -> Providers:
-    providers, warnings = load_providers(
-        settings.config_path,
-        request_timeout=settings.request_timeout,
-        default_api=settings.default_api,
-        openai_api_url=settings.openai_api_url,
-    )
-    for warning in warnings:
-        logger.warning("%s", warning)
-    return providers
 
 
 def _bind_management(settings: Settings, stack: AsyncExitStack) -> list[socket.socket]:

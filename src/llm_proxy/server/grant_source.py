@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llm_proxy.errors import StoreError
 from llm_proxy.grants import TokenGrant, TokenUse
 from llm_proxy.store.database import Store
 from llm_proxy.store.grants import load_grant, record_usage
@@ -12,9 +13,16 @@ from llm_proxy.store.grants import load_grant, record_usage
 class StoreGrantSource:
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.lookups = {"found": 0, "unknown": 0, "failed": 0}  # so far
 
     async def load(self, digest: bytes) -> TokenGrant | None:
-        return await self._store.run(load_grant, digest)
+        try:
+            grant = await self._store.run(load_grant, digest)
+        except StoreError:
+            self.lookups["failed"] += 1
+            raise
+        self.lookups["unknown" if grant is None else "found"] += 1
+        return grant
 
     async def record(self, uses: Sequence[TokenUse]) -> None:
         await self._store.run(record_usage, uses)

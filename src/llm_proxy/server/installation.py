@@ -22,8 +22,8 @@ from llm_proxy.secrets import (
     new_token,
     token_digest,
 )
-from llm_proxy.server.probes import local_url
-from llm_proxy.settings import Settings
+from llm_proxy.server.local_server import local_url
+from llm_proxy.settings import Settings, UnixAddress
 from llm_proxy.store.database import Store
 from llm_proxy.store.projects import Project, create_project
 from llm_proxy.store.tokens import Token, create_token
@@ -114,7 +114,8 @@ def _management_url(settings: Settings, before: Mapping[str, str]) -> dict[str, 
         stays = before[name] != local_url(address_before)  # somebody's own choice
     else:
         stays = str(address) == _FOUND_BY_DEFAULT
-    return {} if stays or address.port == 0 else {name: local_url(str(address))}
+    is_found_anyway = isinstance(address, UnixAddress) or address.port == 0
+    return {} if stays or is_found_anyway else {name: local_url(str(address))}
 
 
 def _env_text(entries: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from llm_proxy.errors import Unreachable
+from llm_proxy.server.local_server import LocalServer
 
 _TIMEOUT_S = 5.0
 _LARGEST_ANSWER = 1 << 20  # bytes
@@ -31,12 +32,27 @@ class Probe:
         words = [str(self.content.get("status", f"HTTP {self.status_code}"))]
         checks = self.content.get("checks")
         if isinstance(checks, dict):
-            words += [f"{name}: {result}" for name, result in checks.items()]
+            words += [f"{name}: {result}" for name, result in checks.items() if name != "upstreams"]
+            words += _open_circuits(checks.get("upstreams"))
         return ", ".join(words)
+
+
+def _open_circuits(upstreams: object) -> list[str]:
+    """Of the apis whose upstream fails; those that are well aren't worth a word."""
+    if not isinstance(upstreams, dict):
+        return []
+    return [
+        f"{api}: circuit {str(told['circuit']).replace('_', '-')} "
+        f"({told.get('last_failure')}, {told.get('last_failure_at')})"
+        for api, told in upstreams.items()
+        if isinstance(told, dict) and told.get("circuit", "closed") != "closed"
+    ]
 
 
 def probe(url: str, path: str) -> Probe:
     """Raises Unreachable when nobody answers in HTTP."""
+    if url.startswith("unix:"):
+        return probe_local(LocalServer(address=url), path)
     # What HTTP_PROXY names can't reach this machine's own addresses.
     proxies: dict[str, str] | None = {} if _is_loopback(url) else None
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
@@ -47,18 +63,29 @@ def probe(url: str, path: str) -> Probe:
         with exc:
             return _read(exc.code, exc.read(_LARGEST_ANSWER))
     except (OSError, http.client.HTTPException) as exc:
-        reason = getattr(exc, "reason", None) or str(exc) or type(exc).__name__
-        raise Unreachable(
-            f"no server answers at {url} ({reason}); "
-            "is it running? `llm-proxy server status` tells, or name another with --url"
-        ) from exc
+        raise _unreachable(url, exc) from exc
 
 
-def local_url(address: str) -> str:
-    """The URL by which this machine reaches a server that listens on `address`."""
-    host, _, port = address.rpartition(":")
-    reachable = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
-    return f"http://{reachable}:{port}"
+def probe_local(server: LocalServer, path: str) -> Probe:
+    """Like `probe`, however that server listens."""
+    connection = server.connection(timeout_s=_TIMEOUT_S)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return _read(answer.status, answer.read(_LARGEST_ANSWER))
+    except (OSError, http.client.HTTPException) as exc:
+        raise _unreachable(server.url, exc) from exc
+    finally:
+        connection.close()
+
+
+def _unreachable(url: str, exc: Exception) -> Unreachable:
+    reason = getattr(exc, "reason", exc)  # of urllib's errors
+    reason = getattr(reason, "strerror", None) or str(reason) or type(exc).__name__
+    return Unreachable(
+        f"no server answers at {url} ({reason}); "
+        "is it running? `llm-proxy server status` tells, or name another with --url"
+    )
 
 
 def _read(status_code: int, body: bytes) -> Probe:

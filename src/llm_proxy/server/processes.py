@@ -6,24 +6,34 @@ import asyncio
 import importlib
 import logging
 import os
-import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from llm_proxy import __version__
+from llm_proxy.measurements import Series, Snapshot
 from llm_proxy.server.change_feed import ChangeFeed
-from llm_proxy.server.channel import Change, WorkerConfig
+from llm_proxy.server.channel import Change
 from llm_proxy.server.child_process import module_command
+from llm_proxy.server.configuration import Configuration
 from llm_proxy.server.control.context import ControlContext, HealthReport
 from llm_proxy.server.foundation import Foundation
-from llm_proxy.server.keeper import Keeper
-from llm_proxy.server.runtime_folder import CONTROL_SOCKET, EVENTS_SOCKET
+from llm_proxy.server.generations import Generation, Generations
+from llm_proxy.server.process_usage import measure_processes
+from llm_proxy.server.public_sockets import PublicSockets
+from llm_proxy.server.record_writer import RecordWriter, writer_arguments
+from llm_proxy.server.runtime_folder import events_socket
+from llm_proxy.server.self_reference import check_self_reference
 from llm_proxy.server.sockets import address_of
-from llm_proxy.server.state import Flags, ServerState, WorkerState, write_state
+from llm_proxy.server.state import Flags, ReloadResult, ServerState, WorkerState, write_state
+from llm_proxy.server.stop_request import take_stop_request
+from llm_proxy.server.tally import Tally
 from llm_proxy.server.worker_pool import WorkerPool
-from llm_proxy.server.writer_process import WriterProcess
+from llm_proxy.server.worker_process import WorkerProcess
+from llm_proxy.settings import Settings
 from llm_proxy.store.changes import changes_after, last_change_id
 
 if TYPE_CHECKING:
@@ -32,9 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WORKER_COMMAND = module_command("llm_proxy.server.worker")
-_WRITER_COMMAND = module_command("llm_proxy.dispatcher.writer")
-_WRITER_FINISH_S = 10.0
-_WRITER_KILL_S = 0.5
+_CUT_WRITER_S = 2.0
 
 
 class Processes:
@@ -43,43 +51,48 @@ class Processes:
     ) -> None:
         """`flags` are kept in the state file, for `server restart`."""
         self._foundation = foundation
+        self._configuration = foundation.configuration
         self._flags = flags
+        self._worker_command = worker_command
         self._started_at = time.time()
+        self._tally = Tally()
         self._is_ready = False
         self._is_draining = False
         self.address = address_of(foundation.listeners[0])
         manage_sockets = foundation.control_sockets[1:]
         self.manage_address = address_of(manage_sockets[0]) if manage_sockets else None
-        self._pool = WorkerPool(
-            worker_command,
-            _worker_config(foundation),
-            foundation.listeners,
-            on_change=self._write_state,
-        )
-        self._writer = _writer_keeper(foundation, on_change=self._write_state)
+        self._sockets = PublicSockets(foundation.listeners)
+        self._generations = Generations(on_change=self._write_state, on_gone=self._retire_writer)
+        self._writers: list[RecordWriter] = []  # that run
+        self._writers_made = 0
+        self._reloads = 0  # begun
+        self._last_reload: ReloadResult | None = None
         self._feed: ChangeFeed | None = None
         self._control: ControlServer | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """Those in force."""
+        return self._configuration.settings
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Returns when requests are served; the stack then ends at once what it started."""
         stack.callback(self._remove_state)
         self._write_state()
         last_id = await self._foundation.store.run(last_change_id)
-        if self._writer is not None:
-            stack.push_async_callback(
-                self._writer.stop, WriterProcess.kill, timeout_s=_WRITER_KILL_S
-            )
-        stack.push_async_callback(self._pool.kill)
-        await self._start_all(stack)
+        stack.callback(self._sockets.close)
+        await self._start_all(self._prepare(self._configuration), stack)
         self._feed = ChangeFeed(self._read_changes, self.publish, last_id=last_id)
         self._is_ready = True
 
-    async def _start_all(self, stack: AsyncExitStack) -> None:
+    async def _start_all(self, first: Generation, stack: AsyncExitStack) -> None:
+        stack.push_async_callback(self._kill_writers)
+        stack.push_async_callback(self._generations.kill)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pool.start())
-                if self._writer is not None:
-                    group.create_task(self._writer.start())
+                group.create_task(self._generations.succeed(first))
+                if first.writer is not None:
+                    group.create_task(self._start_writer(first.writer))
                 group.create_task(self._start_control(stack))
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
@@ -102,39 +115,137 @@ class Processes:
             group.create_task(self._control.wait())
 
     async def drain(self, timeout_s: float) -> None:
-        """Workers finish what they have begun, then the writer writes what they sent."""
-        self._is_draining = True
-        await self._pool.drain(timeout_s)
-        if self._writer is not None and not await self._writer.stop(
-            WriterProcess.finish, timeout_s=_WRITER_FINISH_S
-        ):
-            logger.warning("the record writer did not finish in time: killed, records are lost")
+        """Workers finish what they have begun, then the writer writes what they sent.
 
-    async def kill(self) -> None:
-        await self._pool.kill()
+        May be cancelled and called again: the last time limit counts.
+        """
+        self._is_draining = True
+        self._generations.begin_drain(timeout_s)
+        # With the workers' own closed too, new connections are refused instead of left waiting.
+        self._sockets.close()
+        await self._generations.drain(timeout_s)
+        for writer in self._writers:
+            await writer.finish()
+
+    async def cut(self) -> None:
+        """What is running ends within seconds, and is recorded as far as possible."""
+        await self._generations.cut()
+        for writer in self._writers:
+            await writer.finish(timeout_s=_CUT_WRITER_S)
+
+    async def reload(self, configuration: Configuration) -> None:
+        """Returns when it is in force; when it can't be, raises why, and nothing has changed."""
+        held = [*self._foundation.listeners, *self._foundation.control_sockets]
+        await check_self_reference(configuration.providers.apis.values(), held)
+        fresh = self._prepare(configuration)
+        new_writer = fresh.writer if fresh.writer not in self._writers else None
+        try:
+            if new_writer is not None:
+                await self._start_writer(new_writer)
+            await self._generations.succeed(fresh)
+        except BaseException:
+            if new_writer is not None:
+                await new_writer.kill()
+                self._writers.remove(new_writer)
+            raise
+        self._configuration = configuration
+
+    def take_stop_request(self) -> float | None:
+        """The seconds that `server stop` grants, if it was that which sent the signal."""
+        return take_stop_request(self._foundation.runtime_folder)
 
     async def publish(self, changes: Sequence[Change]) -> None:
-        await self._pool.publish(changes)
+        await self._generations.publish(changes)
 
     def reopen_logs(self) -> None:
-        self._pool.reopen_logs()
-        if self._writer is not None and (writer := self._writer.ready_child) is not None:
-            writer.send_signal(signal.SIGUSR1)
+        self._generations.reopen_logs()
+        for writer in self._writers:
+            writer.reopen_logs()
+
+    def begin_reload(self) -> None:
+        """Whoever asks for a reload from now on gets one that begins later."""
+        self._reloads += 1
+        self._write_state()
+
+    def end_reload(self, error: str | None) -> None:
+        self._last_reload = ReloadResult(number=self._reloads, at=time.time(), error=error)
+        self._write_state()
+
+    def _prepare(self, configuration: Configuration) -> Generation:
+        """Nothing of it runs yet."""
+        writer = self._writer_for(configuration.settings)
+        configs = configuration.worker_configs(
+            self._foundation.runtime_folder,
+            events_socket=None if writer is None else writer.socket,
+        )
+        pool = WorkerPool(
+            self._worker_command,
+            configs,
+            self._sockets.spread(len(configs)),
+            on_change=self._write_state,
+            tally=self._tally,
+        )
+        return Generation(pool, writer)
+
+    def _writer_for(self, settings: Settings) -> RecordWriter | None:
+        """The one that runs, if it does already what is wanted."""
+        arguments = writer_arguments(settings)
+        if arguments is None or (self._writer and self._writer.arguments == arguments):
+            return None if arguments is None else self._writer
+        self._writers_made += 1
+        socket = self._foundation.runtime_folder / events_socket(self._writers_made)
+        return RecordWriter(arguments, socket=socket, on_change=self._write_state)
+
+    @property
+    def _writer(self) -> RecordWriter | None:
+        current = self._generations.current
+        return None if current is None else current.writer
+
+    async def _start_writer(self, writer: RecordWriter) -> None:
+        self._writers.append(writer)
+        await writer.start()
+
+    async def _retire_writer(self, gone: Generation) -> None:
+        users = [generation for generation in self._generations.all if generation is not gone]
+        if gone.writer is not None and all(user.writer is not gone.writer for user in users):
+            await gone.writer.finish()
+            self._writers.remove(gone.writer)
+
+    async def _kill_writers(self) -> None:
+        for writer in self._writers:
+            await writer.kill()
 
     def _control_context(self) -> ControlContext:
-        settings, providers = self._foundation.settings, self._foundation.providers
+        settings = self._foundation.settings
         assert settings.management_token is not None
         return ControlContext(
             store=self._foundation.store,
             management_token=settings.management_token,
-            apis=tuple(providers.apis),
-            default_api=providers.default_api,
+            apis=lambda: tuple(self._configuration.providers.apis),
+            default_api=lambda: self._configuration.providers.default_api,
             publish=self.publish,
             health=self._health,
+            measure=self._tally.collect,
+            measure_server=self._measure_server,
+            metrics_path=settings.metrics_path if settings.enable_metrics else None,
         )
 
+    async def _measure_server(self) -> Snapshot:
+        current, draining = self._generations.current, self._generations.draining
+        workers = [*(current.pool.ready if current is not None else []), *draining]
+        pids = {
+            "supervisor": [os.getpid()],
+            "worker": [worker.pid for worker in workers],
+            "writer": [writer.pid for writer in self._writers if writer.pid is not None],
+        }
+        uptime_s = time.time() - self._started_at
+        gauges = (Series("uptime_seconds", (), uptime_s), Series("workers", (), len(workers)))
+        usage = await asyncio.to_thread(measure_processes, pids)
+        return msgspec.structs.replace(usage, gauges=usage.gauges + gauges)
+
     def _health(self) -> HealthReport:
-        ready, expected = len(self._pool.ready), self._pool.expected
+        pool = None if self._generations.current is None else self._generations.current.pool
+        ready, expected = (len(pool.ready), pool.expected) if pool is not None else (0, 0)
         # One is enough to be unwell: connections to a dead worker's socket wait for the next.
         checks = {"workers": "ok" if ready == expected else f"{ready} of {expected} running"}
         if self._feed is not None and not self._feed.is_healthy:
@@ -146,17 +257,22 @@ class Processes:
         return last_id, [Change(row.kind, row.id) for row in rows]
 
     def _write_state(self) -> None:
-        workers = [WorkerState(pid=w.pid, started_at=w.started_at) for w in self._pool.ready]
-        writer = None if self._writer is None else self._writer.ready_child
+        current = self._generations.current
         state = ServerState(
             pid=os.getpid(),
             address=self.address,
             manage_address=self.manage_address,
+            tls_cert=None if self.settings.tls_cert is None else str(self.settings.tls_cert),
+            proxy_protocol=self.settings.proxy_protocol,
+            trusted_proxies=self.settings.trusted_proxies,
             version=__version__,
             started_at=self._started_at,
             runtime_folder=str(self._foundation.runtime_folder),
-            workers=workers,
-            writer_pid=None if writer is None else writer.pid,
+            workers=_states(current.pool.ready if current is not None else []),
+            draining=_states(self._generations.draining),
+            writer_pid=None if self._writer is None else self._writer.pid,
+            reloads=self._reloads,
+            last_reload=self._last_reload,
             flags=dict(self._flags),
         )
         try:
@@ -168,43 +284,5 @@ class Processes:
         self._foundation.settings.home.state_file.unlink(missing_ok=True)
 
 
-def _worker_config(foundation: Foundation) -> WorkerConfig:
-    settings, folder = foundation.settings, foundation.runtime_folder
-    assert settings.encryption_key is not None
-    return WorkerConfig(
-        database=str(settings.database_path),
-        encryption_key=settings.encryption_key,
-        providers=foundation.providers,
-        control_socket=str(folder / CONTROL_SOCKET),
-        events_socket=None if settings.file_event_log is None else str(folder / EVENTS_SOCKET),
-        management_is_public=settings.manage_addr is None,
-        max_request_size=settings.max_request_size,
-        debug_headers=settings.debug_headers,
-        log_level=settings.log_level,
-        log_format=settings.log_format,
-        log_file=None if settings.log_file is None else str(settings.log_file),
-    )
-
-
-def _writer_keeper(
-    foundation: Foundation, *, on_change: Callable[[], None]
-) -> Keeper[WriterProcess] | None:
-    settings = foundation.settings
-    if settings.file_event_log is None:
-        return None
-    options = {
-        "--socket": foundation.runtime_folder / EVENTS_SOCKET,
-        "--file": settings.file_event_log,
-        "--max-size-mb": settings.log_max_size_mb,
-        "--max-backups": settings.log_max_backups,
-        "--log-level": settings.log_level,
-        "--log-format": settings.log_format,
-    }
-    if settings.log_file is not None:
-        options["--log-file"] = settings.log_file
-    arguments = [str(word) for option in options.items() for word in option]
-    return Keeper(
-        "record writer",
-        lambda: WriterProcess.launch([*_WRITER_COMMAND, *arguments]),
-        on_change=on_change,
-    )
+def _states(workers: Sequence[WorkerProcess]) -> list[WorkerState]:
+    return [WorkerState(pid=worker.pid, started_at=worker.started_at) for worker in workers]

@@ -13,6 +13,7 @@ from llm_proxy.errors import LLMProxyError
 
 CONTROL_SOCKET = "control.sock"
 EVENTS_SOCKET = "events.sock"
+STOP_REQUEST = "stop"
 _PREFIX = "llm-proxy-"
 _SOCKET_PATH_LIMIT = 104  # bytes with the final NUL: sun_path of the BSDs and macOS; Linux has 108
 
@@ -21,7 +22,7 @@ def make_runtime_folder(environ: Mapping[str, str]) -> Path:
     """A new folder of mode 0700 under the first place whose path is short enough."""
     for place in _places(environ):
         # mkdtemp adds eight random characters.
-        longest = os.fsencode(Path(place) / (_PREFIX + "x" * 8) / CONTROL_SOCKET)
+        longest = os.fsencode(Path(place) / (_PREFIX + "x" * 8) / events_socket(9999))
         if len(longest) >= _SOCKET_PATH_LIMIT:
             continue
         with suppress(OSError):
@@ -30,6 +31,11 @@ def make_runtime_folder(environ: Mapping[str, str]) -> Path:
         "no folder for the private socket can be made in XDG_RUNTIME_DIR, TMPDIR or /tmp; "
         "set TMPDIR to a folder with a short path that you may write to"
     )
+
+
+def events_socket(number: int) -> str:
+    """The name of the record writer's socket, for each that follows another."""
+    return EVENTS_SOCKET if number == 1 else f"{number}-{EVENTS_SOCKET}"
 
 
 def remove_runtime_folder(path: Path) -> None:
@@ -41,9 +47,9 @@ def remove_runtime_folder(path: Path) -> None:
     is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
     if not (is_ours and path.name.startswith(_PREFIX)):
         return
-    for name in (CONTROL_SOCKET, EVENTS_SOCKET):
+    for file in (path / CONTROL_SOCKET, path / STOP_REQUEST, *path.glob("*" + EVENTS_SOCKET)):
         with suppress(OSError):
-            (path / name).unlink()
+            file.unlink()
     with suppress(OSError):
         path.rmdir()
 

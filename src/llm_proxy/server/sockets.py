@@ -9,31 +9,38 @@ import socket
 from pathlib import Path
 from typing import Any
 
+from llm_proxy.address import Address, UnixAddress
 from llm_proxy.errors import LLMProxyError
-from llm_proxy.settings import Address
+from llm_proxy.server.socket_file import bind_socket_file
 
 BACKLOG = 4096  # the kernel caps it at its own limit
 _PATIENCE_STEP_S = 0.05
+_HELD = (errno.EADDRINUSE, errno.EWOULDBLOCK)  # the latter by a server that starts at this moment
+_SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 
 
 async def bind_public(
-    host: str, port: int, *, slots: int, patience_s: float = 0.0
+    address: Address | UnixAddress, *, slots: int, patience_s: float = 0.0
 ) -> list[socket.socket]:
     """One listening socket per worker slot, sharing the port by SO_REUSEPORT; port 0 picks one.
 
-    With `patience_s` a port in use is tried again that long: the workers of a server that was
-    killed need a moment to let go of it.
+    A Unix socket can't be shared so: all workers get the same one. With `patience_s` an address in
+    use is tried again that long: the workers of a server that was killed need a moment to let go.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience_s
     while True:
         try:
-            return _bind_slots(host, port, slots)
+            if isinstance(address, UnixAddress):
+                return [bind_socket_file(address.path, backlog=BACKLOG)]
+            return _bind_slots(address.host, address.port, slots)
         except OSError as exc:
-            if exc.errno == errno.EADDRINUSE and loop.time() < deadline:
+            if exc.errno in _HELD and loop.time() < deadline:
                 await asyncio.sleep(_PATIENCE_STEP_S)
                 continue
-            raise _explain(exc, host, port, flag="--addr") from exc
+            if isinstance(address, UnixAddress):
+                raise _explain_file(exc, address) from exc
+            raise _explain(exc, address.host, address.port, flag="--addr") from exc
 
 
 def bind_tcp(host: str, port: int, *, flag: str) -> socket.socket:
@@ -59,9 +66,25 @@ def bind_unix(path: Path) -> socket.socket:
 
 
 def address_of(sock: socket.socket) -> str:
-    """`HOST:PORT` as bound, IPv6 in brackets."""
+    """`HOST:PORT` as bound, IPv6 in brackets, or `unix:PATH`."""
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{sock.getsockname()}"
     host, port = sock.getsockname()[:2]
     return str(Address(host, port))
+
+
+def backlog_warning(setting: Path = _SOMAXCONN) -> str | None:
+    """When the kernel lets fewer connections wait than are wanted here."""
+    try:
+        allowed = int(setting.read_text())
+    except (OSError, ValueError):
+        return None  # no Linux
+    if allowed >= BACKLOG:
+        return None
+    return (
+        f"the kernel lets only {allowed} connections wait to be accepted; for bursts, raise "
+        f"net.core.somaxconn to {BACKLOG} (sysctl)"
+    )
 
 
 def _bind_slots(host: str, port: int, slots: int) -> list[socket.socket]:
@@ -123,3 +146,14 @@ def _explain(exc: OSError, host: str, port: int, *, flag: str) -> LLMProxyError:
     if exc.errno == errno.EADDRNOTAVAIL:
         return LLMProxyError(f"{host} is not an address of this machine; choose one with {flag}")
     return LLMProxyError(f"can't listen on {where} ({exc.strerror}); choose another with {flag}")
+
+
+def _explain_file(exc: OSError, address: UnixAddress) -> LLMProxyError:
+    if exc.errno == errno.EADDRINUSE:
+        return LLMProxyError(
+            f"{address} is in use, or no socket: stop the program that listens there, remove "
+            "the file, or choose another path with --addr"
+        )
+    return LLMProxyError(
+        f"can't listen on {address} ({exc.strerror or exc}); choose another path with --addr"
+    )

@@ -16,15 +16,27 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float  # Unix seconds
 
 
+class ReloadResult(msgspec.Struct, frozen=True, kw_only=True):
+    number: int
+    at: float  # Unix seconds
+    error: str | None  # None: the new configuration is in force
+
+
 class ServerState(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     address: str
     manage_address: str | None
+    tls_cert: str | None = None  # path; the public address speaks TLS
+    proxy_protocol: bool = False
+    trusted_proxies: tuple[str, ...] = ()
     version: str
     started_at: float  # Unix seconds
     runtime_folder: str | None
     workers: list[WorkerState]
+    draining: list[WorkerState] = []  # of earlier configurations
     writer_pid: int | None = None
+    reloads: int = 0  # begun since the start
+    last_reload: ReloadResult | None = None  # the last that has ended
     flags: Flags  # for `server restart`
 
 

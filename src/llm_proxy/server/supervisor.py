@@ -8,15 +8,17 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from llm_proxy.errors import LLMProxyError
-from llm_proxy.logs import reopen_logs
+from llm_proxy.logs import configure_logging, reopen_logs
 from llm_proxy.server.daemon import redirect_output
 from llm_proxy.server.foundation import lay_foundation
 from llm_proxy.server.processes import WORKER_COMMAND, Processes
+from llm_proxy.server.reloader import Reloader
 from llm_proxy.server.signals import handling_signals
 from llm_proxy.server.state import Flags
 from llm_proxy.settings import Settings
@@ -45,26 +47,32 @@ class Supervisor:
         *,
         flags: Flags,
         announce: Callable[[Started], None],
+        reread: Callable[[], Settings],
         is_daemon: bool = False,
         worker_command: Sequence[str] = WORKER_COMMAND,
         drain_timeout_s: float = DRAIN_TIMEOUT_S,
     ) -> None:
-        """`announce` is called when requests are served; all paths in `settings` are absolute."""
+        """`announce` is called when requests are served, `reread` for the settings of a reload.
+
+        All paths in settings are absolute.
+        """
         self._settings = settings
         self._flags = flags
         self._announce = announce
+        self._reread = reread
         self._is_daemon = is_daemon
         self._worker_command = worker_command
         self._drain_timeout_s = drain_timeout_s
         self._processes: Processes | None = None
+        self._terminal = None if is_daemon else _terminal()
         self._stop = asyncio.Event()
-        self._stop_at_once = asyncio.Event()
+        self._reload = asyncio.Event()
 
     async def run(self) -> int:
         """The exit code. A failed start raises LLMProxyError and leaves nothing behind."""
         handlers = {
-            signal.SIGTERM: self._ask_to_stop,
-            signal.SIGINT: self._ask_to_stop,
+            signal.SIGTERM: self._stop.set,
+            signal.SIGINT: self._stop.set,
             signal.SIGHUP: self._hang_up,
             signal.SIGUSR1: self._reopen_logs,
         }
@@ -95,35 +103,72 @@ class Supervisor:
 
     async def _serve(self, processes: Processes) -> int:
         running = asyncio.create_task(processes.run())
+        reloader = Reloader(processes, self._reread, on_reload=self._apply)
+        reloading = asyncio.create_task(reloader.run(self._reload))
         failed = await _finishes_before(running, self._stop)
-        logger.info("draining")
-        draining = asyncio.create_task(processes.drain(self._drain_timeout_s))
-        if not await _finishes_before(draining, self._stop_at_once):
-            await processes.kill()
-            logger.warning("stopped at once: running requests were cut")
+        self._stop.clear()  # for a second signal
+        reloading.cancel()  # what it had begun is undone
+        await asyncio.gather(reloading, return_exceptions=True)
+        if not await self._drain(processes):
             return _INTERRUPTED
-        draining.result()
         if failed:
             logger.error("the control plane failed", exc_info=running.exception())
             raise LLMProxyError("the control plane failed; see the log")
         logger.info("stopped")
         return 0
 
-    def _ask_to_stop(self) -> None:
-        (self._stop_at_once if self._stop.is_set() else self._stop).set()
+    async def _drain(self, processes: Processes) -> bool:
+        """False when it was told to end at once."""
+        wanted_s = processes.take_stop_request()
+        timeout_s = self._drain_timeout_s if wanted_s is None else wanted_s
+        while True:
+            logger.info("draining for %g s at most", timeout_s)
+            draining = asyncio.create_task(processes.drain(timeout_s))
+            if await _finishes_before(draining, self._stop):
+                draining.result()
+                return True
+            # `server stop` says how long it waits; any other second signal is impatience.
+            wanted_s = processes.take_stop_request()
+            if wanted_s is None:
+                logger.warning("stopped at once: running requests are cut")
+                await processes.cut()
+                return False
+            timeout_s = wanted_s
+            self._stop.clear()
 
     def _hang_up(self) -> None:
-        if self._is_daemon:
-            logger.info("SIGHUP: this version can't reload; use `llm-proxy server restart`")
-        else:
-            self._ask_to_stop()
+        """Reloads; but when it is our terminal that hung up, stops."""
+        has_lost_terminal = self._terminal is not None and not os.isatty(self._terminal)
+        (self._stop if has_lost_terminal else self._reload).set()
+
+    def _apply(self, settings: Settings) -> None:
+        before, self._settings = self._settings, settings
+        if _logging_of(before) == _logging_of(settings):
+            return
+        try:
+            configure_logging(*_logging_of(settings))
+            self._redirect_output()
+        except LLMProxyError as exc:
+            logger.error("%s", exc)
 
     def _reopen_logs(self) -> None:
         reopen_logs()
-        if self._is_daemon and self._settings.log_file is not None:
-            redirect_output(self._settings.log_file)
+        self._redirect_output()
         if self._processes is not None:
             self._processes.reopen_logs()
+
+    def _redirect_output(self) -> None:
+        if self._is_daemon and self._settings.log_file is not None:
+            redirect_output(self._settings.log_file)
+
+
+def _logging_of(settings: Settings) -> tuple[str, str, Path | None]:
+    return settings.log_level, settings.log_format, settings.log_file
+
+
+def _terminal() -> int | None:
+    """A descriptor of the terminal that this process runs on."""
+    return next((number for number in (2, 1, 0) if os.isatty(number)), None)
 
 
 async def _finishes_before(task: asyncio.Task[Any], event: asyncio.Event) -> bool:

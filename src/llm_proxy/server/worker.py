@@ -1,7 +1,7 @@
-"""A gateway worker: `python -m llm_proxy.server.worker --channel FD --listen FD`.
+"""A gateway worker: `python -m llm_proxy.server.worker --channel FD --listen FD …`.
 
-Started by the supervisor, told its configuration over the channel, told to drain over the channel,
-by SIGTERM or SIGINT, or by the end of the channel when the supervisor is gone.
+Started by the supervisor, told over the channel its configuration, when to accept connections and
+when to drain; also drains on SIGTERM or SIGINT, and when the channel ends with the supervisor.
 """
 
 from __future__ import annotations
@@ -15,44 +15,53 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import uvloop
 
 from llm_proxy.errors import LLMProxyError, StoreError
+from llm_proxy.http1.resolver import Resolver
 from llm_proxy.http1.timers import Timers
 from llm_proxy.logs import configure_logging, reopen_logs
+from llm_proxy.measurements import Snapshot
 from llm_proxy.secrets import Cipher
+from llm_proxy.server.certificate import Certificate
 from llm_proxy.server.channel import (
     Acknowledge,
+    Collect,
     Configure,
     Drain,
     Failed,
     FromWorker,
     Invalidate,
     Ready,
+    Serve,
     WorkerConfig,
     decode_to_worker,
     encode,
 )
+from llm_proxy.server.drain import Drain as Draining
 from llm_proxy.server.gateway.api import Upstream, build_control, build_upstream
+from llm_proxy.server.gateway.client_address import TrustedProxies
 from llm_proxy.server.gateway.client_connection import ClientConnection
 from llm_proxy.server.gateway.gateway import Gateway
+from llm_proxy.server.gateway.listener import Acceptor, Listeners, ServerAcceptor
+from llm_proxy.server.gateway.metrics import Metrics
+from llm_proxy.server.gateway.proxied_connection import ProxiedConnection
+from llm_proxy.server.gateway.proxied_listener import ProxiedAcceptor
 from llm_proxy.server.gateway.recorder import Recorder
 from llm_proxy.server.gateway.routing import Router
+from llm_proxy.server.gateway.snapshot import take_snapshot
 from llm_proxy.server.gateway.tokens import Tokens
 from llm_proxy.server.grant_source import StoreGrantSource
+from llm_proxy.server.reporter import Reporter
 from llm_proxy.store.database import Store
 
 logger = logging.getLogger(__name__)
 
-BACKLOG: Final = 4096
 RECORD_USAGE_EVERY_S: Final = 1.0  # what a killed worker forgets at most
-DEFAULT_DRAIN_S: Final = 30.0
-ACCEPTED_LATE_S: Final = 0.1  # uvloop tells of a connection a tick after the kernel accepted it
-IDLE_GRACE_S: Final = 0.5  # for a request that was on its way when the drain began
-DRAIN_POLL_S: Final = 0.05
 RECORDER_CLOSE_S: Final = 5.0
 _CHANNEL_LIMIT: Final = 64 << 20  # bytes of one message
 
@@ -64,21 +73,33 @@ class Worker:
         self._connections: set[ClientConnection] = set()
         self._upstreams: list[Upstream] = []
         self._recorder: Recorder | None = None
-        self._server: asyncio.Server | None = None
+        self._listeners: Listeners | None = None
+        self._certificate: Certificate | None = None
         self._recording: asyncio.Task[None] | None = None
         self._is_ending = asyncio.Event()
         self._is_store_lost = False
-        self.drain_requested = asyncio.Event()
-        self.drain_timeout_s = DEFAULT_DRAIN_S
+        self.draining = Draining(self._connections)
 
-    async def start(self, listener: socket.socket) -> None:
+    async def start(self) -> None:
         """Raises LLMProxyError when the configuration can't be used."""
         config = self._config
         self._store.open(migrate=False)
-        self._timers = Timers(asyncio.get_running_loop())
-        self._tokens = Tokens(StoreGrantSource(self._store))
+        metrics = Metrics(tuple(config.providers.apis))
+        self._timers = Timers(asyncio.get_running_loop(), on_lag=metrics.lagged)
+        self._grants = StoreGrantSource(self._store)
+        if config.tls_cert is not None and config.tls_key is not None:
+            self._certificate = Certificate(Path(config.tls_cert), Path(config.tls_key))
+            self._timers.watch(self._certificate)
+        self._tokens = Tokens(self._grants)
+        resolver = Resolver()
         upstreams = {
-            name: build_upstream(api, self._timers, max_body=config.max_request_size)
+            name: build_upstream(
+                api,
+                self._timers,
+                max_body=config.max_request_size,
+                egress=config.egress,
+                resolver=resolver,
+            )
             for name, api in config.providers.apis.items()
         }
         control = build_control(config.control_socket, self._timers)
@@ -92,17 +113,52 @@ class Worker:
                 default=config.providers.default_api,
                 control=control,
                 management_is_public=config.management_is_public,
+                metrics_path=config.metrics_path,
             ),
             tokens=self._tokens,
             timers=self._timers,
             recorder=self._recorder,
+            metrics=metrics,
+            client_limits=config.client_limits,
             debug_headers=config.debug_headers,
+            trusted_proxies=(
+                TrustedProxies(config.trusted_proxies) if config.trusted_proxies else None
+            ),
         )
         self._recording = asyncio.create_task(self._record_usage())
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: ClientConnection(self._gateway, self._connections),
-            sock=listener,
-            backlog=BACKLOG,
+
+    async def listen(self, listeners: Sequence[socket.socket]) -> None:
+        self._listeners = Listeners([self._acceptor(listener) for listener in listeners])
+        await self._listeners.open()
+        self._timers.watch(self._listeners)
+        if self._gateway.is_draining:
+            self._listeners.close()
+
+    def _acceptor(self, listener: socket.socket) -> Acceptor:
+        context = None if self._certificate is None else self._certificate.context
+        head_timeout_s = self._config.client_limits.head_timeout
+        if not self._config.proxy_protocol:
+            return ServerAcceptor(
+                listener,
+                lambda: ClientConnection(self._gateway, self._connections),
+                context=context,
+                handshake_timeout_s=head_timeout_s,
+            )
+        return ProxiedAcceptor(
+            listener,
+            lambda client: ProxiedConnection(self._gateway, self._connections, client=client),
+            trusted=self._gateway.trusted_proxies,
+            context=context,
+            head_timeout_s=head_timeout_s,
+        )
+
+    def measure(self) -> Snapshot:
+        return take_snapshot(
+            self._gateway,
+            self._upstreams,
+            recorder=self._recorder,
+            connections=len(self._connections),
+            lookups=self._grants.lookups,
         )
 
     def invalidate(self, message: Invalidate) -> None:
@@ -129,26 +185,12 @@ class Worker:
 
     async def drain(self) -> None:
         """Takes no new connection, lets what runs finish, and closes what is idle."""
-        assert self._server is not None
-        deadline = asyncio.get_running_loop().time() + self.drain_timeout_s
-        self._server.close()
+        if self._listeners is not None:
+            self._listeners.close()
         self._gateway.is_draining = True
-        await self._wait_until_gone(min(ACCEPTED_LATE_S, self.drain_timeout_s))
-        if self._connections:
-            await self._wait_until_gone(min(IDLE_GRACE_S, self.drain_timeout_s))
-        for connection in tuple(self._connections):
-            connection.drain()
-        await self._wait_until_gone(deadline - asyncio.get_running_loop().time())
-        if self._connections:
-            logger.warning("%d connections were cut after the drain", len(self._connections))
-        for connection in tuple(self._connections):
-            connection.abort()
-
-    async def _wait_until_gone(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        while loop.time() < end and (self._connections or seconds <= ACCEPTED_LATE_S):
-            await asyncio.sleep(min(DRAIN_POLL_S, max(end - loop.time(), 0.001)))
+        await self.draining.run()
+        if self._listeners is not None:
+            await self._listeners.wait_closed()
 
     async def close(self) -> None:
         """Hands on what was counted and recorded; nothing is accepted any more."""
@@ -167,40 +209,56 @@ class Worker:
         self._store.close()
 
 
-async def _obey(worker: Worker, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Follows the supervisor until a drain is asked for, or there is no supervisor any more."""
+async def _obey(
+    worker: Worker,
+    listeners: Sequence[socket.socket],
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    reporter: Reporter,
+) -> None:
+    """Follows the supervisor until there is none any more."""
     with contextlib.suppress(ConnectionError):  # instead of the end, when it left things unread
         while line := await reader.readline():
-            message = decode_to_worker(line)
-            if isinstance(message, Invalidate):
-                worker.invalidate(message)
-                writer.write(encode(Acknowledge(message.sequence)))
-            elif isinstance(message, Drain):
-                worker.drain_timeout_s = message.timeout_s
-                worker.drain_requested.set()
-    if not worker.drain_requested.is_set():
-        logger.warning("the supervisor is gone; draining")
-    worker.drain_requested.set()
+            match decode_to_worker(line):
+                case Invalidate() as message:
+                    worker.invalidate(message)
+                    writer.write(encode(Acknowledge(message.sequence)))
+                case Collect(sequence=sequence):
+                    reporter.answer(sequence)
+                case Drain(timeout_s=timeout_s, idle_grace_s=idle_grace_s):
+                    worker.draining.ask(timeout_s, idle_grace_s)
+                case Serve() if not worker.draining.is_asked.is_set():
+                    await _listen(worker, listeners)
+    logger.warning("the supervisor is gone; draining")
+    worker.draining.hurry()
 
 
-async def _start(config: WorkerConfig, listener: socket.socket) -> Worker:
+async def _listen(worker: Worker, listeners: Sequence[socket.socket]) -> None:
+    try:
+        await worker.listen(listeners)
+    except OSError as exc:
+        logger.error("connections can't be accepted: %s", exc)
+        worker.draining.ask(0)
+
+
+async def _start(config: WorkerConfig) -> Worker:
     log_file = Path(config.log_file) if config.log_file else None
     configure_logging(config.log_level, config.log_format, log_file)
     worker = Worker(config)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, worker.drain_requested.set)
+        loop.add_signal_handler(number, worker.draining.ask_unless_asked)
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     loop.add_signal_handler(signal.SIGUSR1, reopen_logs)
     try:
-        await worker.start(listener)
+        await worker.start()
     except LLMProxyError:
         await worker.close()
         raise
     return worker
 
 
-async def serve(channel: socket.socket, listener: socket.socket) -> int:
+async def serve(channel: socket.socket, listeners: Sequence[socket.socket]) -> int:
     reader, writer = await asyncio.open_unix_connection(sock=channel, limit=_CHANNEL_LIMIT)
 
     async def tell(message: FromWorker) -> None:
@@ -213,7 +271,7 @@ async def serve(channel: socket.socket, listener: socket.socket) -> int:
     message = decode_to_worker(first)
     assert isinstance(message, Configure)
     try:
-        worker = await _start(message.config, listener)
+        worker = await _start(message.config)
     except LLMProxyError as exc:
         await tell(Failed(str(exc)))
         return exc.exit_code
@@ -223,26 +281,32 @@ async def serve(channel: socket.socket, listener: socket.socket) -> int:
     gc.freeze()
     gc.set_threshold(20_000, 50, 100)
     await tell(Ready(os.getpid()))
-    obeying = asyncio.create_task(_obey(worker, reader, writer))
-    await worker.drain_requested.wait()
+    reporter = Reporter(worker.measure, writer)
+    obeying = asyncio.create_task(_obey(worker, listeners, reader, writer, reporter))
+    reporting = asyncio.create_task(reporter.run())
+    await worker.draining.is_asked.wait()
     await worker.drain()
     await worker.close()
-    obeying.cancel()
-    await asyncio.gather(obeying, return_exceptions=True)
+    for task in (obeying, reporting):
+        task.cancel()
+    await asyncio.gather(obeying, reporting, return_exceptions=True)
+    reporter.finish()
     writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()  # so that what was said last arrives
     return 0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="a gateway worker of llm-proxy")
     parser.add_argument("--channel", type=int, required=True)
-    parser.add_argument("--listen", type=int, required=True)
+    parser.add_argument("--listen", type=int, action="append", required=True)
     options = parser.parse_args()
     channel = socket.socket(fileno=options.channel)
-    listener = socket.socket(fileno=options.listen)
-    for inherited in (channel, listener):
+    listeners = [socket.socket(fileno=number) for number in options.listen]
+    for inherited in (channel, *listeners):
         inherited.setblocking(False)
-    sys.exit(uvloop.run(serve(channel, listener)))
+    sys.exit(uvloop.run(serve(channel, listeners)))
 
 
 if __name__ == "__main__":

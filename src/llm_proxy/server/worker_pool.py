@@ -1,4 +1,4 @@
-"""The gateway workers: one for each listening socket, kept running, told of every change."""
+"""The gateway workers of one configuration: kept running, told of every change, drained."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 
 from llm_proxy.errors import LLMProxyError
 from llm_proxy.server.channel import Change, Invalidate, WorkerConfig
+from llm_proxy.server.drain import IDLE_GRACE_S
 from llm_proxy.server.keeper import KILL_WAIT_S, Keeper
+from llm_proxy.server.tally import Tally
 from llm_proxy.server.worker_process import READY_TIMEOUT_S, WorkerProcess
 
 logger = logging.getLogger(__name__)
@@ -18,35 +20,50 @@ logger = logging.getLogger(__name__)
 ACKNOWLEDGE_TIMEOUT_S = 5.0
 _CHANGES_PER_MESSAGE = 200  # keeps a line of the channel well below a reader's usual 64 KiB
 DRAIN_GRACE_S = 8.0  # after its own time limit a worker still hands on counts and records
+CUT_GRACE_S = 3.0  # clients that read get a second to learn of it, then records are handed on
 
 
 class WorkerPool:
     def __init__(
         self,
         command: Sequence[str],
-        config: WorkerConfig,
-        listeners: Sequence[socket.socket],
+        configs: Sequence[WorkerConfig],
+        listeners: Sequence[Sequence[socket.socket]],
         *,
         on_change: Callable[[], None] = lambda: None,
         ready_timeout_s: float = READY_TIMEOUT_S,
         acknowledge_timeout_s: float = ACKNOWLEDGE_TIMEOUT_S,
         drain_grace_s: float = DRAIN_GRACE_S,
+        tally: Tally | None = None,
     ) -> None:
-        """Takes over the listeners; `on_change` is called when a worker is ready or gone."""
-        self._listeners = listeners
+        """A worker for each of `configs`, with its `listeners`, which remain the caller's.
+
+        `on_change` is called when a worker is ready or gone.
+        """
+        self._on_change = on_change
         self._acknowledge_timeout_s = acknowledge_timeout_s
         self._drain_grace_s = drain_grace_s
         self._sequence = 0
+        self._is_serving = False
 
-        def keeper(slot: int, listener: socket.socket) -> Keeper[WorkerProcess]:
+        def keeper(
+            slot: int, config: WorkerConfig, sockets: Sequence[socket.socket]
+        ) -> Keeper[WorkerProcess]:
             async def launch() -> WorkerProcess:
                 return await WorkerProcess.launch(
-                    command, listener=listener, config=config, ready_timeout_s=ready_timeout_s
+                    command,
+                    listeners=sockets,
+                    config=config,
+                    ready_timeout_s=ready_timeout_s,
+                    tally=tally,
                 )
 
-            return Keeper(f"worker {slot}", launch, on_change=on_change)
+            return Keeper(f"worker {slot}", launch, on_change=self._changed)
 
-        self._keepers = [keeper(slot, listener) for slot, listener in enumerate(listeners, 1)]
+        self._keepers = [
+            keeper(slot, config, sockets)
+            for slot, (config, sockets) in enumerate(zip(configs, listeners, strict=True), 1)
+        ]
 
     @property
     def expected(self) -> int:
@@ -66,6 +83,17 @@ class WorkerPool:
             await self.kill()
             raise failures[0]
 
+    def serve(self) -> None:
+        """From now on connections are accepted; by their replacements as soon as they are ready."""
+        self._is_serving = True
+        for worker in self.ready:
+            worker.serve()
+
+    def _changed(self) -> None:
+        if self._is_serving:
+            self.serve()
+        self._on_change()
+
     async def publish(self, changes: Sequence[Change]) -> None:
         """When it returns every worker obeys the new state, or is gone.
 
@@ -75,42 +103,65 @@ class WorkerPool:
             await self._publish(list(changes[start : start + _CHANGES_PER_MESSAGE]))
 
     async def _publish(self, changes: list[Change]) -> None:
+        message = self._message(changes)
+        await asyncio.gather(*(self._make_obey(worker, message) for worker in self._children()))
+
+    def _message(self, changes: list[Change]) -> Invalidate:
         self._sequence += 1
-        message = Invalidate(self._sequence, changes)
-        workers = [keeper.child for keeper in self._keepers if keeper.child is not None]
-        await asyncio.gather(*(self._make_obey(worker, message) for worker in workers))
+        return Invalidate(self._sequence, changes)
+
+    def _children(self) -> list[WorkerProcess]:
+        return [keeper.child for keeper in self._keepers if keeper.child is not None]
+
+    async def _obeys(self, worker: WorkerProcess, message: Invalidate) -> bool:
+        """Otherwise it is being killed."""
+        if await worker.invalidate(message, timeout_s=self._acknowledge_timeout_s):
+            return True
+        logger.error("worker %d did not acknowledge a message in time; killing it", worker.pid)
+        worker.kill()
+        return False
 
     async def _make_obey(self, worker: WorkerProcess, message: Invalidate) -> None:
-        if await worker.invalidate(message, timeout_s=self._acknowledge_timeout_s):
+        if await self._obeys(worker, message):
             return
-        logger.error("worker %d did not acknowledge a change in time; killing it", worker.pid)
-        worker.kill()
         try:
             async with asyncio.timeout(KILL_WAIT_S):
                 await worker.wait()
         except TimeoutError as exc:
             raise LLMProxyError(f"worker {worker.pid} can't be killed; stop the server") from exc
 
-    async def drain(self, timeout_s: float) -> None:
-        """Lets running exchanges finish for up to `timeout_s`, then kills what is left."""
-        ended = await self._stop(
-            lambda worker: worker.drain(timeout_s), timeout_s=timeout_s + self._drain_grace_s
+    async def drain(self, timeout_s: float, *, idle_grace_s: float = IDLE_GRACE_S) -> None:
+        """Lets running exchanges finish for up to `timeout_s`, then kills what is left.
+
+        May be called again meanwhile: the last time limit counts.
+        """
+        self.hurry(timeout_s, idle_grace_s=idle_grace_s)
+        # What hangs is killed long before the time limit: it doesn't acknowledge.
+        message = self._message([])
+        ended, _ = await asyncio.gather(
+            self._wait_stopped(timeout_s + self._drain_grace_s),
+            asyncio.gather(*(self._obeys(worker, message) for worker in self._children())),
         )
         if not all(ended):
             logger.warning("%d workers did not drain in time: killed", ended.count(False))
 
-    async def kill(self) -> None:
-        await self._stop(lambda worker: worker.kill(), timeout_s=KILL_WAIT_S)
-
-    async def _stop(self, ask: Callable[[WorkerProcess], None], *, timeout_s: float) -> list[bool]:
+    def hurry(self, timeout_s: float, *, idle_grace_s: float = IDLE_GRACE_S) -> None:
+        """A new time limit for workers that drain."""
         for keeper in self._keepers:
-            keeper.begin_stop(ask)
-        # With the workers' own closed too, new connections are refused instead of left waiting.
-        for listener in self._listeners:
-            listener.close()
-        return await asyncio.gather(
-            *(keeper.wait_stopped(timeout_s=timeout_s) for keeper in self._keepers)
-        )
+            keeper.begin_stop(lambda worker: worker.drain(timeout_s, idle_grace_s=idle_grace_s))
+
+    async def cut(self) -> None:
+        """Ends what is running, with hardly any time for what comes after."""
+        self.hurry(0)
+        await self._wait_stopped(CUT_GRACE_S)
+
+    async def kill(self) -> None:
+        for keeper in self._keepers:
+            keeper.begin_stop(lambda worker: worker.kill())
+        await self._wait_stopped(KILL_WAIT_S)
+
+    async def _wait_stopped(self, timeout_s: float) -> list[bool]:
+        return await asyncio.gather(*(k.wait_stopped(timeout_s=timeout_s) for k in self._keepers))
 
     def reopen_logs(self) -> None:
         # Ready ones only: a process that has not set its handler yet would die of the signal.

@@ -13,13 +13,18 @@ from contextlib import suppress
 import msgspec
 
 from llm_proxy.errors import LLMProxyError
+from llm_proxy.measurements import Snapshot
 from llm_proxy.server.channel import (
     Acknowledge,
+    Collect,
     Configure,
     Drain,
     Failed,
+    FromWorker,
     Invalidate,
+    Measured,
     Ready,
+    Serve,
     ToWorker,
     WorkerConfig,
     decode_from_worker,
@@ -31,6 +36,8 @@ from llm_proxy.server.child_process import (
     open_channel,
     start_process,
 )
+from llm_proxy.server.drain import IDLE_GRACE_S
+from llm_proxy.server.tally import Tally
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +52,7 @@ class WorkerProcess:
         writer: asyncio.StreamWriter,
         *,
         ready_timeout_s: float,
+        tally: Tally,
     ) -> None:
         self._process = process
         self._reader = reader
@@ -52,7 +60,13 @@ class WorkerProcess:
         self._ready_timeout_s = ready_timeout_s
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._acknowledgements: dict[int, asyncio.Future[bool]] = {}
+        self._asked = self._answered = 0  # sequences of Collect and Measured
+        self._measured = asyncio.Event()
+        self._tally = tally
+        self.snapshot = Snapshot()
+        tally.add(self)
         self._listening = asyncio.create_task(self._listen(), name=f"worker {process.pid}")
+        self._may_serve = False
         self.started_at = time.time()
 
     @classmethod
@@ -60,23 +74,28 @@ class WorkerProcess:
         cls,
         command: Sequence[str],
         *,
-        listener: socket.socket,
+        listeners: Sequence[socket.socket],
         config: WorkerConfig,
         ready_timeout_s: float = READY_TIMEOUT_S,
+        tally: Tally | None = None,
     ) -> WorkerProcess:
+        """`tally` is that of the server whose numbers this worker's are part of."""
+        tally = tally or Tally()
         reader, writer, theirs = await open_channel()
+        numbers = [listener.fileno() for listener in listeners]
+        listen = [word for number in numbers for word in ("--listen", str(number))]
         try:
             process = await start_process(
-                [*command, "--channel", str(theirs.fileno()), "--listen", str(listener.fileno())],
+                [*command, "--channel", str(theirs.fileno()), *listen],
                 environ=child_environment(os.environ),
-                pass_fds=[theirs.fileno(), listener.fileno()],
+                pass_fds=[theirs.fileno(), *numbers],
             )
         except BaseException:
             writer.close()
             raise
         finally:
             theirs.close()
-        worker = cls(process, reader, writer, ready_timeout_s=ready_timeout_s)
+        worker = cls(process, reader, writer, ready_timeout_s=ready_timeout_s, tally=tally)
         worker._send(Configure(config))
         return worker
 
@@ -108,8 +127,25 @@ class WorkerProcess:
         finally:
             del self._acknowledgements[message.sequence]
 
-    def drain(self, timeout_s: float) -> None:
-        self._send(Drain(timeout_s))
+    async def measure(self, *, timeout_s: float) -> None:
+        """Brings `snapshot` up to date, unless the worker doesn't answer in time."""
+        if not self._ready.done() or self._listening.done() or self._asked != self._answered:
+            return  # it can't answer yet or any more, or owes an answer still
+        self._asked += 1
+        self._measured.clear()
+        self._send(Collect(self._asked))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._measured.wait()
+
+    def serve(self) -> None:
+        """From now on it accepts connections."""
+        if not self._may_serve:
+            self._may_serve = True
+            self._send(Serve())
+
+    def drain(self, timeout_s: float, *, idle_grace_s: float = IDLE_GRACE_S) -> None:
+        self._send(Drain(timeout_s, idle_grace_s))
 
     def send_signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
@@ -144,11 +180,13 @@ class WorkerProcess:
         code = await self._process.wait()
         if not self._ready.done():
             self._fail(f"a gateway worker {describe_exit(code)} before it was ready; see the log")
+        self._measured.set()
+        self._tally.retire(self)
         for answer in self._acknowledgements.values():
             if not answer.done():
                 answer.set_result(True)
 
-    def _handle(self, message: Ready | Failed | Acknowledge) -> None:
+    def _handle(self, message: FromWorker) -> None:
         match message:
             case Ready() if not self._ready.done():
                 self._ready.set_result(None)
@@ -158,6 +196,11 @@ class WorkerProcess:
                 answer = self._acknowledgements[sequence]
                 if not answer.done():
                     answer.set_result(True)
+            case Measured(sequence=sequence, snapshot=snapshot):
+                self.snapshot = snapshot
+                if sequence == self._asked:
+                    self._answered = sequence
+                    self._measured.set()
 
     def _fail(self, reason: str) -> None:
         self._ready.set_exception(LLMProxyError(reason))

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from llm_proxy.measurements import Snapshot, Totals
 from llm_proxy.secrets import Cipher, Secret, new_encryption_key
 from llm_proxy.server.channel import Change
 from llm_proxy.server.control.app import create_app
@@ -27,9 +28,17 @@ class Surroundings:
     now: datetime = datetime(2030, 1, 2, 3, 4, 5, 678901, UTC)
     report: HealthReport = HealthReport(ready=True, draining=False, checks={"workers": "ok"})
     published: list[Change] = field(default_factory=list)
+    totals: Totals = field(default_factory=Totals)
+    server: Snapshot = Snapshot()
 
     async def publish(self, changes: list[Change]) -> None:
         self.published += changes
+
+    async def measure(self) -> Totals:
+        return self.totals.copy()
+
+    async def measure_server(self) -> Snapshot:
+        return self.server
 
     def pass_time(self, **amount: float) -> None:
         self.now += timedelta(**amount)
@@ -53,10 +62,13 @@ def context(store: Store, surroundings: Surroundings) -> ControlContext:
     return ControlContext(
         store=store,
         management_token=Secret(MANAGEMENT_TOKEN),
-        apis=("openai", "anthropic"),
-        default_api="openai",
+        apis=lambda: ("openai", "anthropic"),
+        default_api=lambda: "openai",
         publish=surroundings.publish,
         health=lambda: surroundings.report,
+        measure=surroundings.measure,
+        measure_server=surroundings.measure_server,
+        metrics_path="/metrics",
         now=lambda: surroundings.now,
     )
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 import pytest
 
+from llm_proxy.client_limits import ClientLimits
 from llm_proxy.errors import StoreError
 from llm_proxy.events.record import ExchangeRecord, RecordFields
 from llm_proxy.grants import TokenGrant, TokenUse
@@ -28,6 +29,7 @@ from llm_proxy.secrets import Secret, new_token, token_digest
 from llm_proxy.server.gateway.api import Upstream, build_control, build_upstream
 from llm_proxy.server.gateway.client_connection import ClientConnection
 from llm_proxy.server.gateway.gateway import Gateway
+from llm_proxy.server.gateway.metrics import Metrics
 from llm_proxy.server.gateway.routing import Router
 from llm_proxy.server.gateway.tokens import Tokens
 
@@ -441,6 +443,7 @@ async def start_gate(
         *,
         max_request_size: int = 200 << 20,
         records: bool = True,
+        client_limits: ClientLimits = ClientLimits(),  # noqa: B008 - immutable
         debug_headers: bool = False,
         management_is_public: bool = True,
         tls: ssl.SSLContext | None = None,
@@ -472,6 +475,8 @@ async def start_gate(
             tokens=Tokens(gate.grants),
             timers=timers,
             recorder=gate.records if records else None,
+            metrics=Metrics(tuple(upstreams)),
+            client_limits=client_limits,
             debug_headers=debug_headers,
         )
         await gate.serve(gateway)

@@ -4,19 +4,56 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from llm_proxy.client_limits import ClientLimits
 from llm_proxy.server.gateway.gateway import Gateway
+from llm_proxy.server.gateway.metrics import Metrics
 
 if TYPE_CHECKING:
-    from tests.server.gateway.conftest import Gate
+    from tests.server.gateway.conftest import Gate, StartGate
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_gateway_begins_open_and_without_debug_headers(gate: Gate) -> None:
     shared = gate.gateway
-    fresh = Gateway(router=shared.router, tokens=shared.tokens, timers=shared.timers, recorder=None)
+    fresh = Gateway(
+        router=shared.router,
+        tokens=shared.tokens,
+        timers=shared.timers,
+        recorder=None,
+        metrics=Metrics(),
+    )
     assert not fresh.is_draining
     assert not fresh.debug_headers
+
+
+async def test_requests_over_the_limit_are_refused_and_management_is_not(
+    start_gate: StartGate,
+) -> None:
+    gate = await start_gate(client_limits=ClientLimits(max_concurrent_requests=2))
+    clients = [await gate.connect() for _ in range(2)]
+    for client in clients:
+        await client.send(gate.request(body=b"{}"))
+    peers = [await gate.openai.accept() for _ in clients]
+    refused = await gate.ask(gate.request(body=b"{}"))
+    assert (refused.status, refused.code) == (503, "overloaded")
+    assert refused.header(b"Retry-After") == b"1"
+    probing = await gate.connect()
+    await probing.send(gate.request(method=b"GET", target=b"/health"))
+    await (await gate.control.accept()).answer(b"well")
+    assert (await probing.response(method="GET")).body == b"well"
+    await peers[0].request()
+    await peers[0].answer()
+    await clients[0].response()
+    await clients[0].send(gate.request(body=b"{}"))  # there is room again
+    await peers[0].request()
+    clients[1].close()
+    await gate.records.next()
+    await peers[0].answer()
+    await clients[0].response()
+    assert gate.gateway.running == 0
+    await gate.tokens.record_usage()
+    assert sum(use.requests for use in gate.grants.uses) == 3  # the refused one isn't counted
 
 
 async def test_connections_share_tokens_and_upstreams(gate: Gate) -> None:

@@ -110,6 +110,8 @@ async def test_lines_are_added_at_the_end(router: Router) -> None:
         (b"x-goog-api-key: d\r\napi-key: c\r\n", b"c"),
         (b"x-goog-api-key: d\r\n", b"d"),
         (b"x-api-key: first\r\nx-api-key: second\r\n", b"first"),
+        (b"Sec-WebSocket-Protocol: a, openai-insecure-api-key.e\r\napi-key: c\r\n", b"c"),
+        (b"Sec-WebSocket-Protocol: a, openai-insecure-api-key.e\r\n", b"e"),
     ],
 )
 async def test_token_is_looked_for_in_order(lines: bytes, token: bytes) -> None:
@@ -119,7 +121,15 @@ async def test_token_is_looked_for_in_order(lines: bytes, token: bytes) -> None:
     )
 
 
-@pytest.mark.parametrize("lines", [b"", b"Authorization: Basic x\r\n", b"x-api-key:\r\n"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"",
+        b"Authorization: Basic x\r\n",
+        b"x-api-key:\r\n",
+        b"Sec-WebSocket-Protocol: openai-insecure-api-key.\r\n",
+    ],
+)
 async def test_missing_token_is_refused(lines: bytes) -> None:
     with pytest.raises(Refusal) as caught:
         client_token(parse_request_head(b"GET / HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n"))

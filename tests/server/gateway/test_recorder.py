@@ -160,6 +160,7 @@ async def test_without_a_writer_the_queue_is_bounded_and_the_next_record_tells(p
     assert recorder.dropped > 0
     dropped, kept = recorder.dropped, 40_000 - recorder.dropped
     assert 25_000 < kept <= 50_000
+    assert recorder.queued == kept
     writer = await FakeWriter(path).start()
     records = await writer.has_records(kept)
     assert records[0].dropped == dropped

@@ -143,3 +143,54 @@ def test_what_stays_is_byte_for_byte(fields: list[tuple[str, str]]) -> None:
     head = parse_request_head(b"\r\n".join([b"GET / HTTP/1.1", b"Host: a", *lines, b"", b""]))
     stays = [line for line in lines if line.partition(b":")[0] in (b"X-A", b"x-b", b"Cookie")]
     assert kept(head) == b"\r\n".join([b"GET / HTTP/1.1", *stays, b""])[:-1]
+
+
+OFFER = b"GET /v1/x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n"
+ITEMS = b"Sec-WebSocket-Protocol: a, openai-insecure-api-key.K1 ,b,openai-insecure-api-key.K2\r\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "offers"),
+    [
+        (b"", b"", True),
+        (b"WebSocket", b"h2c, websocket", True),
+        (b"WebSocket\r\n", b"h2c\r\nupgrade: websocket\r\n", True),
+        (b"WebSocket\r\n", b"websocket\r\nContent-Length: 0\r\n", True),
+        (b"WebSocket", b"h2c", False),
+        (b"WebSocket", b"websocket2", False),
+        (b"GET", b"POST", False),
+        (b"HTTP/1.1", b"HTTP/1.0", False),
+        (b"Connection: Upgrade\r\n", b"", False),
+        (b"Connection: Upgrade", b"Connection: close", False),
+        (b"WebSocket\r\n", b"websocket\r\nContent-Length: 1\r\n", False),
+        (b"WebSocket\r\n", b"websocket\r\nTransfer-Encoding: chunked\r\n", False),
+    ],
+)
+def test_offers_of_a_websocket_are_told_from_others(old: bytes, new: bytes, offers: bool) -> None:
+    head = parse_request_head(OFFER.replace(old, new, 1) + b"\r\n")
+    assert head.offers_websocket is offers
+    assert b"pgrade" not in kept(head)
+
+
+@pytest.mark.parametrize("start", [OFFER, HEAD])
+def test_keys_among_sub_protocols_are_taken_out(start: bytes) -> None:
+    head = parse_request_head(start + b"Origin: o\r\n" + ITEMS + b"X: y\r\n\r\n")
+    assert head.key_protocol == b"K1"
+    assert kept(head).endswith(b"\nOrigin: o\r\nSec-WebSocket-Protocol: a, b\r\nX: y\r")
+    assert head.parts[head.host_at] == b""
+
+
+def test_sub_protocols_without_a_key_stay_byte_for_byte() -> None:
+    line = b"\nSec-WebSocket-Protocol:a ,b,,c\r"
+    head = parse_request_head(OFFER + line[1:] + b"\nX: openai-insecure-api-key.K\r\n\r\n")
+    assert line in kept(head)
+    assert head.key_protocol == b""
+
+
+def test_offer_repeated_with_a_body_is_looked_at_again() -> None:
+    last = LastHead()
+    assert last.parse(OFFER + b"Content-Length: 0\r\n\r\n").offers_websocket
+    again = last.parse(OFFER + b"Content-Length: 7\r\n\r\n")
+    assert again.content_length == 7
+    assert not again.offers_websocket
+    assert last.parse(OFFER + b"Content-Length: 0\r\n\r\n").offers_websocket

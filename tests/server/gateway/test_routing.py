@@ -15,7 +15,7 @@ from llm_proxy.server.gateway.routing import Router
 pytestmark = pytest.mark.anyio
 
 
-def router(*, management_is_public: bool = True) -> Router:
+def router(*, management_is_public: bool = True, metrics_path: str | None = None) -> Router:
     timers = Timers(asyncio.get_running_loop())
     upstreams = {
         name: build_upstream(
@@ -35,6 +35,7 @@ def router(*, management_is_public: bool = True) -> Router:
         default="openai",
         control=build_control("/run/control", timers),
         management_is_public=management_is_public,
+        metrics_path=metrics_path,
     )
 
 
@@ -102,6 +103,17 @@ async def test_management_has_its_paths(path: bytes) -> None:
     assert router().route(path)[0].upstream.is_control
     with pytest.raises(Refusal) as caught:
         router(management_is_public=False).route(path)
+    assert caught.value.code == "not_found"
+
+
+@pytest.mark.parametrize("path", [b"/internal/metrics", b"/internal/metrics/prometheus"])
+async def test_metrics_can_be_moved(path: bytes) -> None:
+    moved = router(metrics_path="/internal/metrics")
+    assert moved.route(path + b"?x=1")[0].upstream.is_control
+    assert moved.route(b"/internal/metrics2")[0].upstream.name == "openai"
+    assert router().route(path)[0].upstream.name == "openai"
+    with pytest.raises(Refusal) as caught:
+        router(management_is_public=False, metrics_path="/internal/metrics").route(path)
     assert caught.value.code == "not_found"
 
 

@@ -68,6 +68,7 @@ async def test_token_is_loaded_once_and_then_known(source: MemoryGrants) -> None
     assert source.loads == [DIGEST]  # concurrent requests share the look-up
     token = tokens.find(DIGEST)
     assert isinstance(token, KnownToken)
+    assert tokens.known_count == 1
     assert all(outcome is token for outcome in outcomes)
 
 
@@ -361,11 +362,11 @@ async def test_good_grant_passes() -> None:
 async def test_credential_line_is_that_of_the_api(gate: Gate) -> None:
     openai, anthropic, _ = gate.upstreams
     token = KnownToken(grant(), TokenUsage())
-    line = token.add_credential_line(openai)
-    assert line == b"\nAuthorization: Bearer sk-1\r"
-    assert token.credential_lines["openai"] is line
+    credential = token.add_credential(openai)
+    assert credential.line == b"\nAuthorization: Bearer sk-1\r"
+    assert token.credentials["openai"] is credential
     with pytest.raises(Refusal) as caught:
-        token.add_credential_line(anthropic)
+        token.add_credential(anthropic)
     assert caught.value.code == "no_upstream_key"
 
 

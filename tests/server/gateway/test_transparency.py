@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from llm_proxy.providers import CircuitBreaker
 from llm_proxy.secrets import Secret
 
 if TYPE_CHECKING:
@@ -180,7 +181,8 @@ async def test_compressed_body_is_untouched(gate: Gate) -> None:
     assert (record.content_encoding, record.body) == ("gzip", body)
 
 
-async def test_every_final_status_passes(gate: Gate) -> None:
+async def test_every_final_status_passes(start_gate: StartGate) -> None:
+    gate = await start_gate(circuit_breaker=CircuitBreaker(failures=0))
     client = await gate.connect()
     request = gate.request(body=b"{}")
     await client.send(request)

@@ -190,7 +190,7 @@ async def test_expiry_of_a_kept_connection_races_its_reuse(gate: Gate) -> None:
     await peer.request()
     await peer.send(OK)
     await client.response()
-    await client.send(gate.request(body=b"2"))
+    await client.send(gate.request(b"Idempotency-Key: 1", body=b"2"))
     await peer.request()
     peer.close()
     other = await gate.openai.accept()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from llm_proxy.http1.retry import Retries
 from llm_proxy.providers import Connection, Retry, Timeouts
 
 if TYPE_CHECKING:
@@ -38,34 +39,78 @@ async def test_connection_closed_while_idle_is_replaced(gate: Gate) -> None:
     assert (await client.response()).body == b"ok"
 
 
+BODIES = [
+    (b"Content-Length: 6", b"second"),
+    (b"Transfer-Encoding: chunked", b"6\r\nsecond\r\n0\r\n\r\n"),
+]
+KEY = b"Idempotency-Key: 1"
+
+
+async def read_all(sock: socket.socket, end: bytes) -> bytes:
+    received = b""
+    while not received.endswith(end):
+        received += await asyncio.get_running_loop().sock_recv(sock, 65536)
+    return received
+
+
+@pytest.mark.parametrize(("line", "body"), BODIES)
+async def test_connection_closed_as_it_is_used_again_is_replaced_unseen(
+    start_gate: StartGate, line: bytes, body: bytes
+) -> None:
+    loop = asyncio.get_running_loop()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.socket() as client,  # sockets of our own can be closed without the loop noticing
+    ):
+        listener.setblocking(False)
+        client.setblocking(False)
+        gate = await start_gate(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        await loop.sock_connect(client, ("127.0.0.1", gate.port))
+        await loop.sock_sendall(client, gate.request(body=b"first"))
+        peer, _ = await loop.sock_accept(listener)
+        await read_all(peer, b"first")
+        await loop.sock_sendall(peer, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        await read_all(client, b"{}")
+
+        client.send(gate.request(line) + body)
+        peer.close()  # before the gateway has seen either
+
+        other, _ = await loop.sock_accept(listener)
+        with other:
+            assert await read_all(other, body)
+            await loop.sock_sendall(other, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            assert (await read_all(client, b"ok")).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
 @pytest.mark.parametrize("how", ["close", "reset"])
-@pytest.mark.parametrize(
-    ("line", "body"),
-    [
-        (b"Content-Length: 6", b"second"),
-        (b"Transfer-Encoding: chunked", b"6\r\nsecond\r\n0\r\n\r\n"),
-    ],
-)
-async def test_connection_closed_as_it_is_used_again_is_retried_unseen(
+@pytest.mark.parametrize(("line", "body"), BODIES)
+async def test_request_that_may_be_repeated_is_sent_again_unseen(
     gate: Gate, line: bytes, body: bytes, how: str
 ) -> None:
     client, peer = await kept(gate)
-    await client.send(gate.request(line) + body)
+    await client.send(gate.request(line, KEY) + body)
     request = await peer.request()
     getattr(peer, how)()
     other = await gate.openai.accept()
     assert await other.request() == request
     await other.answer(b"ok")
     assert (await client.response()).body == b"ok"
-    await client.send(gate.request(body=b"third"))
-    assert (await other.request()).startswith(b"POST ")  # nothing was sent twice
-    await gate.tokens.record_usage()
-    assert sum(use.requests for use in gate.grants.uses) == 3
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+async def test_request_that_was_received_is_not_repeated(gate: Gate, how: str) -> None:
+    client, peer = await kept(gate)
+    await client.send(gate.request(body=b"second"))
+    await peer.request()
+    getattr(peer, how)()
+    response = await client.response()
+    assert (response.status, response.code) == (502, "upstream_broken")
+    assert not gate.openai.has_news()
 
 
 async def test_body_still_being_sent_is_retried_with_what_was_sent(gate: Gate) -> None:
     client, peer = await kept(gate)
-    await client.send(gate.request(b"Content-Length: 6") + b"sec")
+    await client.send(gate.request(b"Content-Length: 6", KEY) + b"sec")
     head = await peer.head()
     assert await peer.read(3) == b"sec"
     peer.close()
@@ -75,17 +120,35 @@ async def test_body_still_being_sent_is_retried_with_what_was_sent(gate: Gate) -
     assert await other.read(6) == b"second"
 
 
-async def test_retry_happens_only_once(gate: Gate) -> None:
-    client, peer = await kept(gate)
-    await client.send(gate.request(body=b"second"))
-    await peer.request()
-    peer.close()
-    other = await gate.openai.accept()
-    await other.request()
-    other.close()
+@pytest.mark.parametrize("attempts", [0, 1, 2])
+async def test_retries_are_counted(start_gate: StartGate, attempts: int) -> None:
+    gate = await start_gate(retry=Retry(attempts=attempts))
+    client = await gate.connect()
+    await client.send(gate.request(KEY, body=b"{}"))
+    for _ in range(1 + attempts):
+        peer = await gate.openai.accept()
+        assert (await peer.request()).endswith(b"{}")
+        peer.close()
     response = await client.response()
     assert (response.status, response.code) == (502, "upstream_broken")
     assert not gate.openai.has_news()
+    await gate.tokens.record_usage()
+    assert sum(use.requests for use in gate.grants.uses) == 1
+
+
+async def test_client_that_leaves_before_a_retry_ends_it(start_gate: StartGate) -> None:
+    gate = await start_gate()
+    gate.upstreams[0].pool.retries = Retries(1, random=lambda: 1.0)
+    client = await gate.connect()
+    await client.send(gate.request(KEY, body=b"{}"))
+    peer = await gate.openai.accept()
+    await peer.request()
+    peer.close()
+    client.close()
+    await gate.records.next()
+    await asyncio.sleep(0.15)  # longer than the first pause between two tries
+    assert not gate.openai.has_news()
+    assert gate.gateway.running == 0
 
 
 @pytest.mark.parametrize("begun", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\n"])

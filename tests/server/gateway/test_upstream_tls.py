@@ -15,7 +15,7 @@ import trustme
 from llm_proxy.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tests.server.gateway.conftest import Gate, StartGate
+    from tests.server.gateway.conftest import Client, Gate, Peer, StartGate
 
 pytestmark = pytest.mark.anyio
 
@@ -191,3 +191,50 @@ async def test_end_with_a_goodbye_is_an_end(secure: Gate) -> None:
     peer.close()
     assert (await client.response()).body == b"whole"
     assert not (await secure.records.next()).truncated
+
+
+async def test_upload_goes_on_after_each_pause(secure: Gate) -> None:
+    client = await secure.connect()
+    client.writer.write(secure.request(b"Content-Length: %d" % (4 << 20)) + bytes(4 << 20))
+    peer = await secure.openai.accept()
+    await peer.head()
+    assert await peer.read(4 << 20) == bytes(4 << 20)
+    await peer.send(ANSWER)
+    assert (await client.response()).body == b"ok"
+
+
+async def opened_tunnel(secure: Gate) -> tuple[Client, Peer]:
+    lines = (b"Connection: Upgrade", b"Upgrade: websocket")
+    client = await secure.connect()
+    await client.send(secure.request(*lines, method=b"GET", target=b"/v1/models"))
+    peer = await secure.openai.accept()
+    await peer.head()
+    await peer.send(b"HTTP/1.1 101 Switching Protocols\r\n" + b"\r\n".join([*lines, b"", b""]))
+    assert (await client.response()).status == 101
+    return client, peer
+
+
+async def test_tunnel_passes_all_up_to_the_clients_end(secure: Gate) -> None:
+    client, peer = await opened_tunnel(secure)
+    await peer.send(b"hello")
+    assert await client.read(5) == b"hello"
+    client.writer.write(bytes(1 << 20) + b"goodbye")
+    client.half_close()
+    assert await peer.read_to_end() == bytes(1 << 20) + b"goodbye"
+    assert not (await secure.records.next()).truncated
+
+
+async def test_tunnel_passes_all_up_to_the_upstreams_end(secure: Gate) -> None:
+    client, peer = await opened_tunnel(secure)
+    peer.writer.write(bytes(1 << 20) + b"goodbye")
+    peer.close()
+    assert await client.read_to_end() == bytes(1 << 20) + b"goodbye"
+    assert not (await secure.records.next()).truncated
+
+
+async def test_tunnel_whose_tls_was_cut_is_truncated(secure: Gate) -> None:
+    client, peer = await opened_tunnel(secure)
+    peer.writer.transport.abort()
+    assert await client.read_to_end() == b""
+    record = await secure.records.next()
+    assert (record.error_code, record.truncated) == ("upstream_broken", True)

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from llm_proxy.server.control.context import ControlContext, HealthReport
 from llm_proxy.server.control.health import Health
+from llm_proxy.server.control.metrics import Metrics
 from llm_proxy.server.control.middleware import ManagementAuthentication, RequestEnvelope
 from llm_proxy.server.control.projects import Projects
 from llm_proxy.server.control.tokens import Tokens
@@ -25,6 +26,7 @@ __all__ = ["ControlContext", "HealthReport", "create_app"]
 
 def create_app(context: ControlContext) -> Starlette:
     projects, tokens, health = Projects(context), Tokens(context), Health(context)
+    metrics = Metrics(context)
     routes = [
         _resource("/manage/projects", GET=projects.list, POST=projects.create),
         _resource(
@@ -48,6 +50,10 @@ def create_app(context: ControlContext) -> Starlette:
         _resource("/ready", GET=health.ready),
         _resource("/live", GET=health.live),
     ]
+    if context.metrics_path is not None:
+        # The second is where an older program had this format.
+        for path in (context.metrics_path, f"{context.metrics_path}/prometheus"):
+            routes.append(_resource(path, GET=metrics.show))
     app = Starlette(
         routes=routes,
         middleware=[

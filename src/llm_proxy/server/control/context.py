@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Concatenate, ParamSpec, TypeVar
 
+from llm_proxy.measurements import Snapshot, Totals
 from llm_proxy.secrets import Secret
 from llm_proxy.server.channel import Change
 from llm_proxy.store.database import Store
@@ -27,14 +28,25 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+async def _no_totals() -> Totals:
+    return Totals()
+
+
+async def _no_snapshot() -> Snapshot:
+    return Snapshot()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlContext:
     store: Store
     management_token: Secret
-    apis: tuple[str, ...]  # names of the configured ones
-    default_api: str
+    apis: Callable[[], tuple[str, ...]]  # names of those configured at the moment
+    default_api: Callable[[], str]
     publish: Callable[[list[Change]], Awaitable[None]]  # returns when every worker obeys
     health: Callable[[], HealthReport]
+    measure: Callable[[], Awaitable[Totals]] = _no_totals  # what the workers counted
+    measure_server: Callable[[], Awaitable[Snapshot]] = _no_snapshot  # the rest
+    metrics_path: str | None = None  # None: there are no metrics
     now: Callable[[], datetime] = _utc_now
 
     async def commit(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 import llm_proxy
 from llm_proxy.errors import StoreError
+from llm_proxy.measurements import Circuit
 from llm_proxy.server.control.answers import json_answer
 from llm_proxy.server.control.context import ControlContext
 from llm_proxy.store.database import Store
@@ -22,15 +25,19 @@ class Health:
         self._context = context
 
     async def health(self, request: Request) -> Response:
-        """503 when a check fails; a server that drains is healthy still."""
+        """503 when a check fails; a server that drains is healthy still, and one whose upstream
+        fails is degraded: to send requests elsewhere would take the other apis away too."""
         report = self._context.health()
-        checks = await self._checks(report.checks)
+        checks, totals = await asyncio.gather(self._checks(report.checks), self._context.measure())
+        circuits = [_circuit(api, totals.circuits) for api in self._context.apis()]
         is_healthy = _all_pass(checks)
+        is_degraded = any(circuit.state != "closed" for circuit in circuits)
+        upstreams = {circuit.api: _upstream(circuit) for circuit in circuits}
         content = {
-            "status": "ok" if is_healthy else "unhealthy",
+            "status": "unhealthy" if not is_healthy else "degraded" if is_degraded else "ok",
             "timestamp": self._context.now(),
             "version": llm_proxy.__version__,
-            "checks": checks,
+            "checks": {**checks, "upstreams": upstreams},
         }
         return json_answer(content, status=200 if is_healthy else 503)
 
@@ -62,6 +69,19 @@ class Health:
         except StoreError:
             return "unavailable"
         return "ok"
+
+
+def _circuit(api: str, circuits: Mapping[str, Circuit]) -> Circuit:
+    return circuits.get(api) or Circuit(api, "closed", "", 0.0)
+
+
+def _upstream(circuit: Circuit) -> dict[str, Any]:
+    """The worst circuit breaker of an api, and why it would be that."""
+    told: dict[str, Any] = {"circuit": circuit.state}
+    if circuit.reason:
+        told["last_failure"] = circuit.reason
+        told["last_failure_at"] = datetime.fromtimestamp(int(circuit.failed_at), UTC)
+    return told
 
 
 def _ask(store: Store) -> None:

@@ -143,14 +143,14 @@ class Projects:
         keys: dict[str, Secret | None] = {}
         for api, key in ({} if body.api_keys is UNSET else body.api_keys).items():
             if key is not None:
-                rules.configured_api("api_keys", api, self._context.apis)
+                rules.configured_api("api_keys", api, self._context.apis())
             keys[api] = None if key is None else rules.upstream_key(f"api_keys.{api}", key)
         if body.api_key is UNSET:
             if body.api is not UNSET:
                 raise invalid("api", "says what api_key is for, but there is no api_key")
             return keys
-        api = self._context.default_api if body.api is UNSET else body.api
-        rules.configured_api("api", api, self._context.apis)
+        api = self._context.default_api() if body.api is UNSET else body.api
+        rules.configured_api("api", api, self._context.apis())
         if api in keys:
             raise invalid("api_keys", f"has a key for {api!r}, and so has api_key; send one")
         keys[api] = rules.upstream_key("api_key", body.api_key)
@@ -174,8 +174,8 @@ class Projects:
 
     def _foremost(self, masked: Mapping[str, str]) -> str | None:
         """That of the default api, else the only one there is."""
-        if self._context.default_api in masked:
-            return masked[self._context.default_api]
+        if (default := self._context.default_api()) in masked:
+            return masked[default]
         return next(iter(masked.values())) if len(masked) == 1 else None
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import sys
+from hashlib import sha256
 from typing import Final
 from urllib.parse import urlsplit
 
-from llm_proxy.http1.pool import Origin, Pool
+from llm_proxy.http1.egress import Egress
+from llm_proxy.http1.origin import Origin
+from llm_proxy.http1.pool import Pool
+from llm_proxy.http1.resolver import Resolver
 from llm_proxy.http1.timers import Timers
 from llm_proxy.http1.tls import client_context
 from llm_proxy.providers import Api, Connection
 from llm_proxy.secrets import Secret
+from llm_proxy.server.gateway.breaker import Breaker
 
+MAX_BREAKERS: Final = 1_000  # of an api: one for each key that is in use
 MAX_CHECKED_BODY: Final = 10 * 1024 * 1024  # bytes, of one that must be read whole to be checked
 
 
@@ -32,6 +38,9 @@ class Upstream:
         "pool",
         "requires_origin",
         "subtrees",
+        "trips",
+        "_breaker_limits",
+        "_breakers",
         "_credential_name",
         "_credential_scheme",
     )
@@ -55,6 +64,9 @@ class Upstream:
         self.origins = frozenset(origin.encode() for origin in api.allowed_origins)
         self.requires_origin = api.require_origin
         self.param_whitelist = api.param_whitelist
+        self.trips = 0  # how often a circuit breaker has opened
+        self._breakers: dict[bytes, Breaker] = {}  # by digest of the credential, least used first
+        self._breaker_limits = api.circuit_breaker
         self._credential_name = api.auth.header
         self._credential_scheme = api.auth.scheme
 
@@ -65,22 +77,57 @@ class Upstream:
         scheme = f"{self._credential_scheme} " if self._credential_scheme else ""
         return f"\n{self._credential_name}: {scheme}{key.reveal()}\r".encode()
 
+    def breaker(self, key: Secret) -> Breaker:
+        """The one of requests with this key: another project's may work while it fails."""
+        digest = sha256(key.reveal().encode()).digest()
+        breaker = self._breakers.pop(digest, None)
+        if breaker is None:
+            if len(self._breakers) >= MAX_BREAKERS:
+                self._forget_breaker()
+            timers = self.pool.timers
+            breaker = Breaker(
+                self._breaker_limits, lambda: timers.now, api=self.name, on_trip=self._count_trip
+            )
+        self._breakers[digest] = breaker
+        return breaker
 
-def build_upstream(api: Api, timers: Timers, *, max_body: int) -> Upstream:
+    @property
+    def breakers(self) -> list[Breaker]:
+        return list(self._breakers.values())
+
+    def _forget_breaker(self) -> None:
+        closed = (key for key, breaker in self._breakers.items() if not breaker.is_tripped)
+        del self._breakers[next(closed, next(iter(self._breakers)))]
+
+    def _count_trip(self) -> None:
+        self.trips += 1
+
+
+def build_upstream(
+    api: Api,
+    timers: Timers,
+    *,
+    max_body: int,
+    egress: Egress = Egress(),  # noqa: B008 - immutable
+    resolver: Resolver | None = None,
+) -> Upstream:
     """Opens nothing yet. Raises ConfigError for a `ca_file` that can't be used."""
     url = urlsplit(api.base_url)
     is_tls = url.scheme == "https"
+    host, port = url.hostname or "", url.port or (443 if is_tls else 80)
     origin = Origin(
-        host=url.hostname or "",
-        port=url.port or (443 if is_tls else 80),
+        host=host,
+        port=port,
         tls=client_context(api.ca_file) if is_tls else None,
+        proxy=egress.proxy_for(url.scheme, host, port),
     )
     pool = Pool(
         origin,
         timers,
         timeouts=api.timeouts,
         limits=api.connection,
-        connect_retries=api.retry.attempts,
+        attempts=api.retry.attempts,
+        resolver=resolver,
     )
     return Upstream(api, pool, max_body=max_body)
 

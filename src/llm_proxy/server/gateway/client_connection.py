@@ -12,6 +12,7 @@ import socket
 import struct
 from typing import Final, cast
 
+from llm_proxy.address import UNIX
 from llm_proxy.errors import Refusal
 from llm_proxy.http1.framing import ChunkedDecoder, FramingError
 from llm_proxy.http1.timers import NEVER
@@ -23,16 +24,13 @@ from llm_proxy.server.gateway.request_head import (
     LastHead,
     RequestHead,
 )
+from llm_proxy.server.gateway.tunnel import Tunnel
 
-HEAD_TIMEOUT_S: Final = 30.0
 DRAIN_HEAD_S: Final = 1.0  # for the rest of a head that has begun when a drain does
-KEEP_ALIVE_S: Final = 120.0
-BODY_IDLE_S: Final = 60.0
-WRITE_IDLE_S: Final = 300.0  # a client that reads nothing for so long is gone
 LINGER_S: Final = 2.0  # reading what is still being sent, so that the answer isn't lost to a reset
-MAX_PIPELINED_BYTES: Final = 65536
+MAX_PIPELINED_BYTES: Final = 4096  # waiting for their turn; then one read
+MIN_BODY_PROGRESS: Final = 1024  # bytes within `body_timeout`: one a minute keeps nothing open
 MAX_DISCARDED_BYTES: Final = 262144  # of a refused body, to keep the connection
-WRITE_BUFFER_BYTES: Final = 65536
 _NO_BYTES: Final = b""
 _GONE_STATES: Final = frozenset((7, 8))  # TCP_CLOSE, TCP_CLOSE_WAIT
 
@@ -40,6 +38,7 @@ _GONE_STATES: Final = frozenset((7, 8))  # TCP_CLOSE, TCP_CLOSE_WAIT
 class ClientConnection(asyncio.Protocol):
     __slots__ = (
         "_body_left",
+        "_body_progress",
         "_buffer",
         "_chunked",
         "_connections",
@@ -51,7 +50,9 @@ class ClientConnection(asyncio.Protocol):
         "_is_reading_paused",
         "_is_writing_paused",
         "_last_head",
+        "_limits",
         "_pipelined",
+        "_tunnel",
         "client_ip",
         "is_closed",
         "transport",
@@ -59,14 +60,17 @@ class ClientConnection(asyncio.Protocol):
 
     def __init__(self, gateway: Gateway, connections: set[ClientConnection]) -> None:
         self._gateway = gateway
+        self._limits = gateway.client_limits
         self._connections = connections
         self._exchange: Exchange | None = None
         self._last_head = LastHead()
         self._buffer = _NO_BYTES  # of a head that isn't complete
         self._pipelined = _NO_BYTES  # what came while an exchange was running
         self._body_left = 0
+        self._body_progress = 0  # bytes since the time limit of the body was last extended
         self._chunked: ChunkedDecoder | None = None
         self._discarded = 0
+        self._tunnel: Tunnel | None = None  # once HTTP is over
         self._is_lingering = False
         self._is_reading_paused = False
         self._is_writing_paused = False  # the client doesn't read what it is sent
@@ -79,19 +83,24 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        # What is read from an upstream at once, at most 250 KiB, is enough to hold. Not 0: uvloop's
+        # TLS would never resume.
+        self.transport.set_write_buffer_limits(high=1)
         peer = transport.get_extra_info("peername")
-        self.client_ip = peer[0] if isinstance(peer, tuple) else ""
+        self.client_ip = peer[0] if isinstance(peer, tuple) else UNIX
         self._connections.add(self)
+        self._gateway.metrics.connected += 1
         self._gateway.timers.watch(self)
-        self._deadline = self._gateway.timers.now + HEAD_TIMEOUT_S
+        self._deadline = self._gateway.timers.now + self._limits.head_timeout
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closed = True
         self._connections.discard(self)
         self._gateway.timers.forget(self)
         exchange, self._exchange = self._exchange, None
-        if exchange is not None:
+        if self._tunnel is not None:
+            self._tunnel.client_gone()
+        elif exchange is not None:
             exchange.client_gone()
 
     def data_received(self, data: bytes) -> None:
@@ -100,6 +109,9 @@ class ClientConnection(asyncio.Protocol):
         elif self._is_lingering:
             pass
         elif self._exchange is not None or self._pipelined or self._is_writing_paused:
+            if self._tunnel is not None:
+                self._tunnel.request_continues(data)
+                return
             self._pipelined += data
             if len(self._pipelined) > MAX_PIPELINED_BYTES:
                 self.pause_reading()
@@ -108,7 +120,7 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_writing_paused = True
-        self._deadline = self._gateway.timers.now + WRITE_IDLE_S
+        self._deadline = self._gateway.timers.now + self._limits.write_timeout
         if self._exchange is not None:
             self._exchange.pause_response()
 
@@ -117,7 +129,7 @@ class ClientConnection(asyncio.Protocol):
         if self._is_lingering or self.transport.is_closing():
             return
         if self._body_left or self._chunked is not None:
-            self._deadline = self._gateway.timers.now + BODY_IDLE_S
+            self._expect_body()
         elif self._exchange is not None:
             self._deadline = NEVER
         else:
@@ -126,7 +138,7 @@ class ClientConnection(asyncio.Protocol):
             self._exchange.resume_response()
 
     def check(self, now: float) -> None:
-        if self._is_reading_paused and self._peer_has_left():
+        if self._is_reading_paused and self._tunnel is None and self._peer_has_left():
             self.abort()
         elif now >= self._deadline:
             self._deadline = NEVER
@@ -152,11 +164,7 @@ class ClientConnection(asyncio.Protocol):
         self._deadline = NEVER
         self._exchange = exchange = Exchange(self._gateway, self, head)
         if head.is_chunked:
-            self._chunked = ChunkedDecoder()
-            self._deadline = self._gateway.timers.now + BODY_IDLE_S
-            exchange.start(_NO_BYTES, False)
-            if end < len(data):
-                self.data_received(data[end:])
+            self._receive_first_chunks(exchange, data[end:])
             return
         body = data[end:]
         left = head.content_length - len(body)
@@ -166,8 +174,22 @@ class ClientConnection(asyncio.Protocol):
             exchange.start(body, True)
         else:
             self._body_left = left
-            self._deadline = self._gateway.timers.now + BODY_IDLE_S
+            self._expect_body()
             exchange.start(body, False)
+
+    def _receive_first_chunks(self, exchange: Exchange, data: bytes) -> None:
+        decoder = self._chunked = ChunkedDecoder()
+        try:
+            body = decoder.feed(data) if data else data
+        except FramingError as exc:
+            self._break_body(exc)
+            return
+        if decoder.is_complete:
+            self._chunked = None
+            self._pipelined = decoder.rest
+        else:
+            self._expect_body()
+        exchange.start(body, decoder.is_complete)
 
     def _keep_head(self, data: bytes) -> None:
         if len(data) >= MAX_HEAD_BYTES:
@@ -182,7 +204,9 @@ class ClientConnection(asyncio.Protocol):
             self._refuse_head(Refusal("invalid_request", "A line of the head ends in a bare LF."))
         else:
             if data and not self._buffer:
-                self._deadline = min(self._deadline, self._gateway.timers.now + HEAD_TIMEOUT_S)
+                self._deadline = min(
+                    self._deadline, self._gateway.timers.now + self._limits.head_timeout
+                )
             self._buffer = data
             self.resume_reading()
 
@@ -212,8 +236,12 @@ class ClientConnection(asyncio.Protocol):
             if ends:
                 rest = chunked.rest
                 self._chunked = None
+        self._body_progress += len(data)
         if not self._is_writing_paused:
-            self._deadline = NEVER if ends else self._gateway.timers.now + BODY_IDLE_S
+            if ends:
+                self._deadline = NEVER
+            elif self._body_progress >= MIN_BODY_PROGRESS or self._deadline == NEVER:
+                self._expect_body()
         if rest:
             self._pipelined = rest
             if len(rest) > MAX_PIPELINED_BYTES:
@@ -231,6 +259,10 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._exchange.keeps_alive = False
             self._exchange.refuse(Refusal("invalid_request", f"The body is malformed: {exc}."))
+
+    def _expect_body(self) -> None:
+        self._body_progress = 0
+        self._deadline = self._gateway.timers.now + self._limits.body_timeout
 
     def _discard(self, size: int, ends: bool) -> None:
         """The rest of a body whose request has been answered."""
@@ -267,10 +299,23 @@ class ClientConnection(asyncio.Protocol):
         elif self._is_reading_paused:
             self.resume_reading()
 
+    def become_tunnel(self, tunnel: Tunnel) -> bytes:
+        """From here on all that comes is the tunnel's; what came already."""
+        self._tunnel = tunnel
+        early, self._pipelined = self._pipelined, _NO_BYTES
+        self.resume_reading()
+        return early
+
+    def end_tunnel(self) -> None:
+        """What was written still goes out."""
+        self._exchange = None
+        if not self.is_closed and not self.transport.is_closing():
+            self._linger()
+
     def _next(self) -> None:
         if self._is_writing_paused:
             return  # until it has read its answers: more of them would pile up
-        self._deadline = self._gateway.timers.now + KEEP_ALIVE_S
+        self._deadline = self._gateway.timers.now + self._limits.keep_alive_timeout
         if self._is_reading_paused:
             self.resume_reading()
         if self._pipelined:
@@ -299,7 +344,7 @@ class ClientConnection(asyncio.Protocol):
             self._is_reading_paused = False
             self.transport.resume_reading()
             if (self._body_left or self._chunked is not None) and not self._is_writing_paused:
-                self._deadline = self._gateway.timers.now + BODY_IDLE_S
+                self._expect_body()
 
     # Ends.
 
@@ -313,9 +358,16 @@ class ClientConnection(asyncio.Protocol):
         else:
             self.close()
 
+    def cut(self) -> None:
+        """The drain is over: what still runs ends as a broken answer does."""
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.keeps_alive = False
+            exchange.refuse(Refusal("draining", "The server is stopping; send the request again."))
+
     def close(self) -> None:
         if not self.is_closed:
-            self._deadline = self._gateway.timers.now + WRITE_IDLE_S
+            self._deadline = self._gateway.timers.now + self._limits.write_timeout
             self.transport.close()
 
     def abort(self) -> None:
@@ -337,7 +389,9 @@ class ClientConnection(asyncio.Protocol):
         self._chunked = None
         self._pipelined = _NO_BYTES
         is_read = not self.transport.get_write_buffer_size()
-        self._deadline = self._gateway.timers.now + (LINGER_S if is_read else WRITE_IDLE_S)
+        self._deadline = self._gateway.timers.now + (
+            LINGER_S if is_read else self._limits.write_timeout
+        )
         self.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -352,7 +406,10 @@ class ClientConnection(asyncio.Protocol):
             self._is_lingering = True
             exchange.keeps_alive = False
             exchange.refuse(
-                Refusal("request_timeout", f"Nothing of the body came for {BODY_IDLE_S:g} s.")
+                Refusal(
+                    "request_timeout",
+                    f"Next to nothing of the body came for {self._limits.body_timeout:g} s.",
+                )
             )
         elif self._buffer:
             self._refuse_head(

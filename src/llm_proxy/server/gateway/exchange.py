@@ -6,6 +6,7 @@ there yet (a token never seen, a connection, a body), the exchange is called bac
 
 from __future__ import annotations
 
+import asyncio
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,7 @@ from llm_proxy.server.gateway.answers import (
     stream_error_event,
 )
 from llm_proxy.server.gateway.api import Upstream
+from llm_proxy.server.gateway.breaker import Breaker
 from llm_proxy.server.gateway.cors import add_cors, allowed_origin
 from llm_proxy.server.gateway.gateway import Gateway
 from llm_proxy.server.gateway.parameters import check_parameters
@@ -29,13 +31,15 @@ from llm_proxy.server.gateway.plan import Plan, build_upstream_head, client_toke
 from llm_proxy.server.gateway.request_head import RequestHead
 from llm_proxy.server.gateway.request_ids import request_id
 from llm_proxy.server.gateway.tokens import KnownToken, check_grant, check_quota
+from llm_proxy.server.gateway.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from llm_proxy.server.gateway.client_connection import ClientConnection
 
-MAX_QUEUED_BYTES: Final = 65536  # of a body whose upstream connection isn't there yet
+MAX_QUEUED_BYTES: Final = 4096  # of a body whose upstream connection isn't there; then one read
 MAX_REPLAY_BYTES: Final = 65536  # of a request that can be sent a second time
 PART_BYTES: Final = 65536  # of a response, handed to the recorder before its end
+_IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 
 
 class Exchange:
@@ -43,6 +47,7 @@ class Exchange:
         "_body",
         "_body_ends",
         "_body_size",
+        "_breaker",
         "_captured",
         "_captured_size",
         "_client",
@@ -65,11 +70,13 @@ class Exchange:
         "_record_number",
         "_replay",
         "_response_size",
+        "_retry",
         "_sent_at",
         "_started_at",
         "_status",
         "_timestamp",
         "_token",
+        "_tries",
         "_upstream",
         "keeps_alive",
         "request_id",
@@ -91,7 +98,10 @@ class Exchange:
         self._body_size = 0
         self._is_invited = False  # by 100 Continue
         # Towards the upstream.
+        self._breaker: Breaker | None = None  # there is one once the request is admitted
         self._upstream: UpstreamConnection | None = None
+        self._tries = 0  # connections that the request was sent over
+        self._retry: asyncio.TimerHandle | None = None
         self._is_forwarding = False
         self._is_end_framed = False  # the last chunk of the request's body
         self._forwarded = b""  # the request's head as the upstream gets it
@@ -154,7 +164,7 @@ class Exchange:
             return
         check_grant(token, self._timestamp)
         upstream = plan.route.upstream
-        line = token.credential_lines.get(upstream.name) or token.add_credential_line(upstream)
+        credential = token.credentials.get(upstream.name) or token.add_credential(upstream)
         self._check_size(upstream.max_body)
         if upstream.param_whitelist:
             if not self._body_ends:
@@ -163,8 +173,14 @@ class Exchange:
                 return  # until `body_arrives` has all of it
             self._check_parameters(upstream)
         check_quota(token)
+        self._gateway.check_room()
+        breaker = credential.breaker
+        if breaker.is_tripped:
+            breaker.admit(self)
+        self._breaker = breaker
+        self._gateway.running += 1
         self._gateway.tokens.charge(token, self._timestamp)
-        self._forward(plan.upstream_head(self._head, line))
+        self._forward(plan.upstream_head(self._head, credential.line))
 
     def _load_token(self, plan: Plan) -> None:
         if not is_well_formed_token(client_token(self._head)):
@@ -172,7 +188,14 @@ class Exchange:
                 "invalid_token",
                 "This is not a token of this proxy; check that it was copied whole.",
             )
-        self._gateway.tokens.load(plan.digest, self._client.client_ip, self._token_loaded)
+        self._gateway.tokens.load(plan.digest, self._client_address(), self._token_loaded)
+
+    def _client_address(self) -> str:
+        trusted = self._gateway.trusted_proxies
+        peer = self._client.client_ip
+        if trusted is None:
+            return peer
+        return trusted.client_of(peer, self._head.named.get(b"x-forwarded-for"))
 
     def _token_loaded(self, outcome: KnownToken | Refusal) -> None:
         if self._is_done:
@@ -205,6 +228,12 @@ class Exchange:
     def _check_parameters(self, upstream: Upstream) -> None:
         body = b"".join(self._body)
         self._body = [body] if body else []
+        if self._head.offers_websocket:
+            raise Refusal(
+                "param_not_allowed",
+                "Parameters are restricted here, so a WebSocket, whose messages can't be checked, "
+                "is refused; send requests instead.",
+            )
         if not body:
             return
         named = self._head.named
@@ -230,7 +259,7 @@ class Exchange:
     def _control_head(self, plan: Plan) -> bytes:
         """The control plane checks the management token itself, and is told who asks."""
         named = self._head.named
-        added = [b"\nX-Forwarded-For: %b\r" % self._client.client_ip.encode()]
+        added = [b"\nX-Forwarded-For: %b\r" % self._client_address().encode()]
         if b"authorization" in named:
             added.append(b"\nAuthorization: %b\r" % named[b"authorization"])
         if named.get(b"x-request-id") != self.request_id.encode():
@@ -239,11 +268,14 @@ class Exchange:
 
     def upstream_ready(self, connection: UpstreamConnection) -> None:
         self._upstream = connection
+        self._tries += 1
         body = self._framed_body()
         data = self._forwarded + body if body else self._forwarded
         self._replay = data if len(data) <= MAX_REPLAY_BYTES else None
         if not self._body_ends:
             self._client.resume_reading()  # before sending, which may pause it
+        if self._plan is not None and self._plan.offers_websocket:
+            connection.offer_switch(self._switched)
         connection.send(self, self._head.method, data, self._body_ends)
 
     def _framed_body(self) -> bytes:
@@ -304,7 +336,12 @@ class Exchange:
     def response_begins(self, head: ResponseHead, body: bytes, ends: bool) -> None:
         self._headed_at = now = perf_counter()
         self._has_begun = True
+        self._replay = None
+        self._forwarded = b""
         self._status = head.status
+        breaker = self._breaker
+        if breaker is not None and (head.status >= 500 or breaker.failures):
+            breaker.answered(self, head.status)
         if self.keeps_alive and (not self._body_ends or self._gateway.is_draining):
             self.keeps_alive = False
         lines = self._response_lines(head)
@@ -386,8 +423,10 @@ class Exchange:
         assert captured is not None
         captured.append(body)
         self._captured_size += len(body)
-        if self._captured_size < PART_BYTES:
-            return
+        if self._captured_size >= PART_BYTES:
+            self._hand_over(captured)
+
+    def _hand_over(self, captured: list[bytes]) -> None:
         recorder = self._gateway.recorder
         assert recorder is not None
         if self._record_number == NO_PARTS:
@@ -402,6 +441,8 @@ class Exchange:
         self._captured_size = 0
 
     def pause_response(self) -> None:
+        if self._captured:
+            self._hand_over(self._captured)  # what a slow client makes wait is held once
         if self._upstream is not None:
             self._upstream.pause()
 
@@ -413,6 +454,28 @@ class Exchange:
         self._end()
         self._client.finish(self.keeps_alive)
 
+    def _switched(self, head: ResponseHead, rest: bytes) -> None:
+        """The upstream took the WebSocket that was offered."""
+        assert self._upstream is not None
+        self._headed_at = perf_counter()
+        self._has_begun = self._is_stream = self.keeps_alive = True
+        self._replay = None
+        self._forwarded = b""
+        self._status = head.status
+        if self._breaker is not None:
+            self._breaker.answered(self, head.status)
+        self._gateway.metrics.tunnels += 1
+        self._gateway.metrics.tunnelled += 1
+        Tunnel(self, self._client, self._upstream).open(self._response_lines(head), rest)
+
+    def tunnel_ends(self, tunnel: Tunnel, *, error_code: str, truncated: bool) -> None:
+        self._upstream = None
+        self._gateway.metrics.tunnels -= 1
+        self._body_size = tunnel.sent
+        self._response_size = tunnel.received
+        self._first_byte_at = tunnel.first_byte_at
+        self._end(error_code=error_code, truncated=truncated)
+
     # Ends that nobody wished for.
 
     def response_fails(self, error: UpstreamError) -> None:
@@ -420,21 +483,41 @@ class Exchange:
         if self._is_done:
             return
         if self._has_begun:
+            self._blame(error)
             self._break(Refusal(error.code, str(error)))
-        elif (
-            error.is_untouched
-            and connection is not None
-            and connection.is_reused
-            and self._replay is not None
-        ):
-            self._send_again()
-        else:
-            self.refuse(Refusal(error.code, str(error)))
+            return
+        wait = self._wait_before_retry(error, connection)
+        if wait is not None:
+            self._retry = asyncio.get_running_loop().call_later(wait, self._send_again)
+            return
+        self._blame(error)
+        if not self._tries and self._token is not None:
+            self._gateway.tokens.refund(self._token)  # the upstream saw nothing of it
+        self.refuse(Refusal(error.code, str(error)))
+
+    def _blame(self, error: UpstreamError) -> None:
+        if self._breaker is not None and error.code != "overloaded":
+            self._breaker.failed(self, str(error))
+
+    def _wait_before_retry(
+        self, error: UpstreamError, connection: UpstreamConnection | None
+    ) -> float | None:
+        """Seconds; None where the request must not be sent again, or was often enough."""
+        replay = self._replay
+        if connection is None or replay is None or not error.is_untouched:
+            return None
+        is_safe = self._head.method in _IDEMPOTENT or b"idempotency-key" in self._head.named
+        if not is_safe and connection.has_delivered(len(replay)):
+            return None
+        if connection.is_reused:
+            return 0.0  # it was closed for being idle, just as it was used again
+        assert self._plan is not None
+        return self._plan.route.upstream.pool.retries.delay(self._tries)
 
     def _send_again(self) -> None:
-        """A kept connection was closed as we used it: the upstream never saw the request."""
         assert self._plan is not None
         assert self._replay is not None
+        self._retry = None
         self._forwarded = self._replay
         self._plan.route.upstream.pool.open(self)
 
@@ -489,6 +572,8 @@ class Exchange:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abandon()
+        elif self._retry is not None:
+            self._retry.cancel()
         elif self._plan is None:
             return
         elif self._is_forwarding:
@@ -517,11 +602,30 @@ class Exchange:
 
     def _end(self, *, error_code: str = "", truncated: bool = False) -> None:
         self._is_done = True
-        recorder = self._gateway.recorder
-        route = self._plan.route if self._plan is not None else None
-        if recorder is None or self._is_for_control():
+        gateway = self._gateway
+        breaker = self._breaker
+        if breaker is not None:
+            gateway.running -= 1
+            if breaker.is_tripped:
+                breaker.abandoned(self)  # whatever it learned it was told before
+        if self._is_for_control():
             return
         now = perf_counter()
+        route = self._plan.route if self._plan is not None else None
+        gateway.metrics.ended(
+            route.upstream.name if route is not None else "",
+            self._status,
+            error_code,
+            now - self._started_at,
+            self._first_byte_at - self._started_at if self._first_byte_at else 0.0,
+            self._headed_at - self._sent_at if self._headed_at else 0.0,
+            self._body_size,
+            self._response_size,
+            truncated,
+        )
+        recorder = gateway.recorder
+        if recorder is None:
+            return
         grant = self._token.grant if self._token is not None else None
         recorder.put(
             (
@@ -543,7 +647,7 @@ class Exchange:
                 self._response_size,
                 truncated,
                 error_code,
-                self._client.client_ip,
+                self._client_address(),
                 self._content_encoding.decode("latin-1"),
                 b"".join(self._captured) if self._captured else b"",
             )

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from llm_proxy.client_limits import ClientLimits
+from llm_proxy.errors import Refusal
 from llm_proxy.events.record import RecordFields
 from llm_proxy.http1.timers import Timers
+from llm_proxy.server.gateway.client_address import TrustedProxies
+from llm_proxy.server.gateway.metrics import Metrics
 from llm_proxy.server.gateway.routing import Router
 from llm_proxy.server.gateway.tokens import Tokens
 
@@ -18,12 +22,16 @@ class RecordSink(Protocol):
 
 class Gateway:
     __slots__ = (
+        "client_limits",
         "debug_headers",
         "is_draining",
+        "metrics",
         "recorder",
         "router",
+        "running",
         "timers",
         "tokens",
+        "trusted_proxies",
     )
 
     def __init__(
@@ -33,11 +41,29 @@ class Gateway:
         tokens: Tokens,
         timers: Timers,
         recorder: RecordSink | None,
+        metrics: Metrics,
+        client_limits: ClientLimits = ClientLimits(),  # noqa: B008 - immutable
         debug_headers: bool = False,
+        trusted_proxies: TrustedProxies | None = None,
     ) -> None:
         self.router = router
         self.tokens = tokens
         self.timers = timers
         self.recorder = recorder
+        self.metrics = metrics
+        self.client_limits = client_limits
         self.debug_headers = debug_headers
+        self.trusted_proxies = trusted_proxies
         self.is_draining = False
+        self.running = 0  # requests admitted to an api and not ended
+
+    def check_room(self) -> None:
+        """Raises Refusal when `max_concurrent_requests` are running."""
+        limit = self.client_limits.max_concurrent_requests
+        if limit and self.running >= limit:
+            raise Refusal(
+                "overloaded",
+                f"This server is running all the requests it may ({limit} in this worker, by "
+                "MAX_CONCURRENT_REQUESTS); try again soon.",
+                headers={"Retry-After": "1"},
+            )

@@ -24,6 +24,7 @@ class Plan:
         "_credential_line",
         "digest",
         "is_preflight",
+        "offers_websocket",
         "query",
         "route",
     )
@@ -32,6 +33,7 @@ class Plan:
         self.route = route
         self.query = query  # `?` included
         self.is_preflight = False
+        self.offers_websocket = False
         self.digest = b""  # of the client's token; empty where none is needed
         self._credential_line = b""  # that `_before` and `_after` were made with
         self._before = b""
@@ -63,6 +65,7 @@ class Plan:
         if upstream.requires_origin or b"origin" in head.named:
             check_origin(head, upstream)
         self.digest = token_digest(client_token(head))
+        self.offers_websocket = head.offers_websocket
 
     def upstream_head(self, head: RequestHead, credential_line: bytes) -> bytes:
         """The head as the upstream gets it, with this credential."""
@@ -89,7 +92,10 @@ def build_upstream_head(
         name, _, _ = credential_line[1:].partition(b":")
         if name.lower() not in CREDENTIALS:  # those are gone already
             drop_lines(parts, (name.lower(),))
-        parts[head.credential_at] = credential_line
+        if head.credential_at:
+            parts[head.credential_at] = credential_line
+        else:  # the token was a sub-protocol
+            parts.append(credential_line)
     if head.length_line:
         parts[head.length_at] = head.length_line
     host_line = plan.route.upstream.host_line
@@ -100,12 +106,15 @@ def build_upstream_head(
     parts += added
     if head.is_chunked:
         parts.append(b"\nTransfer-Encoding: chunked\r")
+    if plan.offers_websocket:
+        parts.append(b"\nConnection: Upgrade\r\nUpgrade: websocket\r")
     parts.append(_END)
     return b"".join(parts)
 
 
 def client_token(head: RequestHead) -> bytes:
-    """From `Authorization: Bearer`, else the first of the other headers. Raises Refusal."""
+    """From `Authorization: Bearer`, else the first of the other headers, else the sub-protocol.
+    Raises Refusal."""
     named = head.named
     scheme, _, token = named.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer" and token:
@@ -114,6 +123,8 @@ def client_token(head: RequestHead) -> bytes:
         token = named.get(name, b"")
         if token:
             return token
+    if head.key_protocol:
+        return head.key_protocol
     raise Refusal(
         "missing_token",
         "The request has no token; send it as `Authorization: Bearer sk-…` or `x-api-key`.",

@@ -67,6 +67,11 @@ class Recorder(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._connect()
 
+    @property
+    def queued(self) -> int:
+        """Records, and parts of long ones."""
+        return len(self._queue)
+
     def new_exchange(self) -> int:
         """A number for an exchange that sends parts."""
         self._exchange += 1

@@ -20,6 +20,8 @@ MAX_REMEMBERED_BYTES: Final = 8192  # a connection that idles keeps its last hea
 
 # The headers that a client's token may be in, the first one found is taken.
 CREDENTIALS: Final = (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
+# Browsers can give a WebSocket no headers, so they send the key as a sub-protocol.
+KEY_PROTOCOL: Final = b"openai-insecure-api-key."
 # Headers that would tell the upstream who the client is.
 IDENTIFYING: Final = (
     "forwarded",
@@ -39,8 +41,10 @@ _KEPT: Final = frozenset(
         b"content-encoding",
         b"origin",
         b"x-request-id",
+        b"idempotency-key",
         b"access-control-request-method",
         b"access-control-request-headers",
+        b"sec-websocket-protocol",
     )
 )
 _LINES: Final = line_pattern(
@@ -52,6 +56,7 @@ _LINES: Final = line_pattern(
         "expect",
     ]
 )
+_NEVER_ALLOWED: Final = frozenset((b"CONNECT", b"TRACE"))  # a tunnel for anybody; an echo of keys
 _NO_CALLBACKS: Final = object()
 _MAX_LENGTH_DIGITS: Final = 15
 _AT_MOST_ONCE: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect"))
@@ -69,10 +74,12 @@ class RequestHead:
         "is_chunked",
         "is_http_10",
         "keeps_alive",
+        "key_protocol",
         "length_at",
         "length_line",
         "method",
         "named",
+        "offers_websocket",
         "parts",
         "plan",
         "target",
@@ -88,6 +95,8 @@ class RequestHead:
         self.content_length = 0
         self.length_at = 0
         self.length_line = b""  # of Content-Length; counts, not what `parts` has there
+        self.key_protocol = b""  # what a sub-protocol said after KEY_PROTOCOL
+        self.offers_websocket = False
         self.plan: Plan | None = None
         self.is_chunked = False
         self.is_http_10 = False
@@ -117,7 +126,8 @@ class LastHead:
             head = parse_request_head(raw)
             if len(raw) > MAX_REMEMBERED_BYTES:
                 return head
-            self._remember(raw, head.length_line)
+            # Whether a WebSocket is offered depends on the length, too.
+            self._remember(raw, b"" if b"upgrade" in head.named else head.length_line)
         self._raw, self._head = raw, head
         return head
 
@@ -144,10 +154,11 @@ class LastHead:
 
 def parse_request_head(raw: bytes) -> RequestHead:
     """`raw` ends with the empty line. Raises Refusal."""
+    offers = False
     try:
         HttpRequestParser(_NO_CALLBACKS).feed_data(raw)
-    except HttpParserUpgrade:
-        pass  # Upgrade is a hop-by-hop offer, and this hop declines it
+    except HttpParserUpgrade:  # Upgrade, and Connection that names it
+        offers = True
     except HttpParserError as exc:
         raise Refusal("invalid_request", f"This is not valid HTTP/1.1: {exc}.") from None
     head = RequestHead()
@@ -179,6 +190,10 @@ def parse_request_head(raw: bytes) -> RequestHead:
     _decide_framing(head)
     if b"connection" in named:
         _obey_connection(head, named[b"connection"])
+    if offers:
+        head.offers_websocket = _offers_websocket(head)
+    if b"sec-websocket-protocol" in named:
+        _take_key_protocol(head)
     if raw.count(b"\n") > MAX_HEADERS + 2:
         raise Refusal("headers_too_large", f"There are more than {MAX_HEADERS} headers.")
     return head
@@ -186,8 +201,14 @@ def parse_request_head(raw: bytes) -> RequestHead:
 
 def _request_line(text: bytes) -> tuple[bytes, bytes, bytes]:
     line = text.partition(b"\n")[0].split(b" ")
-    if len(line) != 3:
+    if len(line) != 3 or not line[0][:1].isalpha():  # llhttp skips CRs before the method
         raise Refusal("invalid_request", "The request line is not `METHOD target HTTP/1.1`.")
+    if line[0] in _NEVER_ALLOWED:
+        raise Refusal(
+            "method_not_allowed",
+            f"{line[0].decode()} is never allowed here.",
+            headers={"Allow": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"},
+        )
     if len(line[1]) > MAX_TARGET_BYTES:
         raise Refusal("url_too_long", f"The URL is longer than {MAX_TARGET_BYTES} bytes.")
     return line[0], line[1], line[2]
@@ -211,8 +232,8 @@ def _decide_framing(head: RequestHead) -> None:
             )
         head.is_chunked = True
     elif length is not None:
-        if not length.isdigit():
-            raise Refusal("invalid_request", "Content-Length is not a plain number.")
+        if not length.isdigit() or len(length) > _MAX_LENGTH_DIGITS:
+            raise Refusal("invalid_request", "Content-Length is not a plain, short number.")
         head.content_length = int(length)
 
 
@@ -227,6 +248,34 @@ def _obey_connection(head: RequestHead, value: bytes) -> None:
     others -= {name.encode() for name in HOP_BY_HOP}
     if others:
         drop_lines(head.parts, others)
+
+
+def _offers_websocket(head: RequestHead) -> bool:
+    """Upgrade is a hop-by-hop offer. This hop declines all others, h2c above all, and any by a
+    request with a body, which would have to pass before the switch (RFC 9110 section 7.8)."""
+    has_body = head.is_chunked or head.content_length > 0
+    is_possible = head.method == b"GET" and not head.is_http_10 and not has_body
+    return is_possible and b"websocket" in list_items(head.named[b"upgrade"])
+
+
+def _take_key_protocol(head: RequestHead) -> None:
+    """A client's token must not reach the upstream in this form either."""
+    for index in range(1, len(head.parts), 2):
+        line = head.parts[index]
+        if line[1:].lower().startswith(b"sec-websocket-protocol:"):
+            head.parts[index] = _without_keys(head, line)
+
+
+def _without_keys(head: RequestHead, line: bytes) -> bytes:
+    name, _, value = line.partition(b":")
+    items = [item.strip() for item in value.split(b",")]
+    kept = [item for item in items if not item.startswith(KEY_PROTOCOL)]
+    if len(kept) == len(items):
+        return line
+    for item in items:
+        if item.startswith(KEY_PROTOCOL) and not head.key_protocol:
+            head.key_protocol = item.removeprefix(KEY_PROTOCOL)
+    return b"%b: %b\r" % (name, b", ".join(kept)) if any(kept) else b""
 
 
 def drop_lines(parts: list[bytes], names: Collection[bytes]) -> None:

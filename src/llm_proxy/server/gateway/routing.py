@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from llm_proxy.errors import Refusal
@@ -11,6 +12,14 @@ PROBES: Final = frozenset((b"/health", b"/ready", b"/live"))
 MANAGEMENT: Final = frozenset((b"manage", b"admin", b"metrics"))
 _MAX_REMEMBERED: Final = 4096
 _LONGEST_REMEMBERED: Final = 256  # bytes: strangers choose the paths
+_ENCODED_PERCENT: Final = re.compile(b"%(?:25)+")
+_ENCODED: Final = (
+    (b"%2e", b"."),
+    (b"%2f", b"/"),
+    (b"%5c", b"/"),
+    (b"\\", b"/"),
+    (b"%3b", b";"),
+)
 
 
 class Route:
@@ -32,11 +41,14 @@ class Router:
         default: str,
         control: Upstream,
         management_is_public: bool,
+        metrics_path: str | None = None,
     ) -> None:
         self._upstreams = {name.encode(): upstream for name, upstream in upstreams.items()}
         self._default = upstreams[default]
         self._control = control
         self._management_is_public = management_is_public
+        paths = () if metrics_path is None else (metrics_path, f"{metrics_path}/prometheus")
+        self._metrics_paths = frozenset(path.encode() for path in paths)
         self._remembered: dict[bytes, Route] = {}
 
     def route(self, target: bytes) -> tuple[Route, bytes]:
@@ -58,7 +70,7 @@ class Router:
         first, slash, rest = path[1:].partition(b"/")
         if path in PROBES:
             return Route(self._control, path)
-        if first in MANAGEMENT:
+        if first in MANAGEMENT or path in self._metrics_paths:
             if self._management_is_public:
                 return Route(self._control, path)
             raise Refusal("not_found", "Management is served on its own address (--manage-addr).")
@@ -94,7 +106,9 @@ def _check(path: bytes) -> None:
         raise Refusal("invalid_request", "The path holds a fragment (`#`).")
     if b"." not in path and b"%2" not in path:
         return
-    plain = path.lower().replace(b"%2e", b".").replace(b"%2f", b"/")
-    plain = plain.replace(b"%5c", b"/").replace(b"\\", b"/")
-    if not {b".", b".."}.isdisjoint(plain.split(b"/")):
-        raise Refusal("invalid_request", "The path holds a dot segment (`.` or `..`).")
+    plain = _ENCODED_PERCENT.sub(b"%", path.lower())  # there may be servers that decode twice
+    for written, meant in _ENCODED:
+        plain = plain.replace(written, meant)
+    for segment in plain.split(b"/"):
+        if segment.partition(b";")[0] in (b".", b".."):  # some drop parameters, then walk up
+            raise Refusal("invalid_request", "The path holds a dot segment (`.` or `..`).")

@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 from llm_proxy.errors import Refusal, StoreError
 from llm_proxy.grants import TokenGrant, TokenUse
 from llm_proxy.server.gateway.api import Upstream
+from llm_proxy.server.gateway.breaker import Breaker
 
 logger = logging.getLogger(__name__)
 
@@ -45,15 +46,25 @@ class TokenUsage:
         self.last_used_at = 0.0
 
 
+class Credential:
+    """A project's key for one api, as its requests need it."""
+
+    __slots__ = ("breaker", "line")
+
+    def __init__(self, line: bytes, breaker: Breaker) -> None:
+        self.line = line
+        self.breaker = breaker
+
+
 class KnownToken:
     """A grant, with what the gateway keeps beside it."""
 
-    __slots__ = ("allowance", "credential_lines", "grant", "usage")
+    __slots__ = ("allowance", "credentials", "grant", "usage")
 
     def __init__(self, grant: TokenGrant, usage: TokenUsage) -> None:
         self.grant = grant
         self.usage = usage
-        self.credential_lines: dict[str, bytes] = {}  # by name of the api
+        self.credentials: dict[str, Credential] = {}  # by name of the api
         # How far `usage.total` may go: the snapshot's count holds what was recorded.
         self.allowance = (
             float("inf")
@@ -61,8 +72,8 @@ class KnownToken:
             else grant.max_requests - grant.request_count + usage.recorded
         )
 
-    def add_credential_line(self, upstream: Upstream) -> bytes:
-        """The header line with this project's key. Raises Refusal when it has none."""
+    def add_credential(self, upstream: Upstream) -> Credential:
+        """Raises Refusal when this token's project has no key for the api."""
         key = self.grant.upstream_keys.get(upstream.name)
         if key is None:
             raise Refusal(
@@ -70,8 +81,9 @@ class KnownToken:
                 f"The project of this token has no key for the api {upstream.name!r}; "
                 "add one with `llm-proxy manage project update`.",
             )
-        line = self.credential_lines[upstream.name] = upstream.credential_line(key)
-        return line
+        credential = Credential(upstream.credential_line(key), upstream.breaker(key))
+        self.credentials[upstream.name] = credential
+        return credential
 
 
 Waiter = Callable[[KnownToken | Refusal], None]
@@ -92,6 +104,10 @@ class Tokens:
         self._misses_second = 0
         self._misses: dict[str, int] = {}  # in that second, by client address
 
+    @property
+    def known_count(self) -> int:
+        return len(self._known)
+
     def find(self, digest: bytes) -> KnownToken | None:
         return self._known.get(digest)
 
@@ -100,6 +116,12 @@ class Tokens:
         usage = token.usage
         usage.total += 1
         usage.last_used_at = now
+        self._unrecorded[token.grant.token_id] = usage
+
+    def refund(self, token: KnownToken) -> None:
+        """Takes back a charge for a request of which nothing left."""
+        usage = token.usage
+        usage.total -= 1
         self._unrecorded[token.grant.token_id] = usage
 
     def load(self, digest: bytes, client_ip: str, waiter: Waiter) -> None:

@@ -1,0 +1,1 @@
+"""One module a target: `TARGET`, and the property that no input may break."""

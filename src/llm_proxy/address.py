@@ -1,0 +1,110 @@
+"""Addresses as people write them: to listen on, and of the proxies that may name a client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+UNIX = "unix"  # what stands for the address of whoever connects to a Unix socket
+_MAX_UNIX_BYTES = 103  # macOS has room for no more, Linux for four more
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    host: str
+    port: int  # 0: any free one
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    path: Path
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+def parse_address(text: str) -> Address:
+    """`HOST:PORT`, `[::1]:PORT`, or `:PORT` for every IPv4 interface."""
+    rule = "HOST:PORT with a port from 0 to 65535, like 127.0.0.1:8080 or [::1]:8080"
+    host, colon, port = text.strip().rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ValueError(rule)
+    if host.startswith("[") and host.endswith("]"):
+        return Address(_ipv6(host[1:-1], rule), int(port))
+    if any(char in host for char in ":/@[] \t"):
+        raise ValueError(rule)
+    return Address(host or "0.0.0.0", int(port))
+
+
+def _ipv6(text: str, rule: str) -> str:
+    import ipaddress
+
+    try:
+        return str(ipaddress.IPv6Address(text))
+    except ValueError:
+        raise ValueError(rule) from None
+
+
+def parse_listen_address(text: str) -> Address | UnixAddress:
+    """What `parse_address` takes, or `unix:/PATH`."""
+    if text.strip().startswith("unix:"):
+        return parse_unix_address(text)
+    try:
+        return parse_address(text)
+    except ValueError as exc:
+        raise ValueError(f"{exc}, or unix:/PATH of a socket") from None
+
+
+def parse_unix_address(text: str) -> UnixAddress:
+    path = text.strip().removeprefix("unix:")
+    if not path.startswith("/") or path.endswith("/") or not path.isprintable():
+        raise ValueError("unix:/PATH with the absolute path of a socket, like unix:/run/llm.sock")
+    if len(path.encode()) > _MAX_UNIX_BYTES:
+        raise ValueError(f"unix:/PATH with a path of at most {_MAX_UNIX_BYTES} bytes")
+    return UnixAddress(Path(path))
+
+
+def parse_networks(text: str) -> tuple[str, ...]:
+    """`ADDRESS`, `ADDRESS/BITS` and `unix`, separated by commas; in the usual spelling."""
+    import ipaddress
+
+    networks = []
+    for word in filter(None, (word.strip() for word in text.split(","))):
+        try:
+            networks.append(UNIX if word == UNIX else str(ipaddress.ip_network(word)))
+        except ValueError as exc:
+            raise ValueError(
+                f"addresses, networks like 10.0.0.0/8 or the word unix, separated by commas ({exc})"
+            ) from None
+    return tuple(networks)
+
+
+class Networks:
+    """What `parse_networks` gives, to be asked."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        import ipaddress
+
+        names = list(names)
+        self._has_unix = UNIX in names
+        self._networks = [ipaddress.ip_network(name) for name in names if name != UNIX]
+
+    def includes(self, address: str) -> bool:
+        import ipaddress
+
+        if address == UNIX:
+            return self._has_unix
+        try:
+            found = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(found in network for network in self._networks)
+
+
+def write_networks(networks: tuple[str, ...]) -> str:
+    return ",".join(networks)

@@ -1,0 +1,157 @@
+"""What a reload may change: the settings and the provider file, read and checked as a whole."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from llm_proxy.client_limits import ClientLimits, share_of
+from llm_proxy.errors import ConfigError
+from llm_proxy.home import Home
+from llm_proxy.http1.egress import Egress, read_egress
+from llm_proxy.providers import Providers, load_providers
+from llm_proxy.server.certificate import load_context, validity_warning
+from llm_proxy.server.channel import WorkerConfig
+from llm_proxy.server.runtime_folder import CONTROL_SOCKET
+from llm_proxy.server.writer_process import check_event_log
+from llm_proxy.settings import SETTINGS, Settings, UnixAddress
+
+logger = logging.getLogger(__name__)
+
+# They name what the supervisor holds from its start to its end.
+FIXED: Final = (
+    "home",
+    "listen_addr",
+    "manage_addr",
+    "management_token",
+    "encryption_key",
+    "database_path",
+    "pid_file",
+    "enable_metrics",
+    "metrics_path",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    settings: Settings  # complete: with the secrets
+    providers: Providers
+    egress: Egress = Egress()
+
+    def worker_configs(
+        self, runtime_folder: Path, *, events_socket: Path | None
+    ) -> list[WorkerConfig]:
+        """One for each worker."""
+        settings = self.settings
+        assert settings.encryption_key is not None
+        config = WorkerConfig(
+            database=str(settings.database_path),
+            encryption_key=settings.encryption_key,
+            providers=self.providers,
+            control_socket=str(runtime_folder / CONTROL_SOCKET),
+            events_socket=None if events_socket is None else str(events_socket),
+            management_is_public=settings.manage_addr is None,
+            max_request_size=settings.max_request_size,
+            debug_headers=settings.debug_headers,
+            metrics_path=settings.metrics_path if settings.enable_metrics else None,
+            egress=self.egress,
+            tls_cert=None if settings.tls_cert is None else str(settings.tls_cert),
+            tls_key=None if settings.tls_key is None else str(settings.tls_key),
+            proxy_protocol=settings.proxy_protocol,
+            trusted_proxies=settings.trusted_proxies,
+            log_level=settings.log_level,
+            log_format=settings.log_format,
+            log_file=None if settings.log_file is None else str(settings.log_file),
+        )
+        return [
+            msgspec.structs.replace(config, client_limits=limits)
+            for limits in client_limits(settings)
+        ]
+
+
+def read_configuration(settings: Settings) -> Configuration:
+    """Raises ConfigError for whatever can be known to be wrong before a process is started."""
+    providers, warnings = load_providers(
+        settings.config_path,
+        request_timeout=settings.request_timeout,
+        default_api=settings.default_api,
+        openai_api_url=settings.openai_api_url,
+    )
+    for warning in warnings:
+        logger.warning("%s", warning)
+    check_metrics_path(settings.metrics_path, providers)
+    check_tls(settings)
+    client_limits(settings)
+    if settings.file_event_log is not None:
+        check_event_log(settings.file_event_log)
+    return Configuration(
+        settings=settings, providers=providers, egress=read_egress(os.environ)
+    )
+
+
+def check_metrics_path(path: str, providers: Providers) -> None:
+    name = path.split("/")[1]
+    if name in providers.apis:
+        raise ConfigError(
+            f"METRICS_PATH {path} lies under the paths of the api {name!r}; choose another"
+        )
+
+
+def check_tls(settings: Settings) -> None:
+    """Raises ConfigError unless the certificate and its key can be used, where there are any."""
+    if settings.tls_cert is None and settings.tls_key is None:
+        return
+    if settings.tls_cert is None or settings.tls_key is None:
+        missing = "TLS_CERT" if settings.tls_cert is None else "TLS_KEY"
+        raise ConfigError(f"{missing} is missing: TLS needs both TLS_CERT and TLS_KEY")
+    if isinstance(settings.listen_addr, UnixAddress):
+        raise ConfigError(
+            f"TLS isn't spoken on a Unix socket ({settings.listen_addr}): "
+            "remove TLS_CERT and TLS_KEY, or listen on HOST:PORT"
+        )
+    load_context(settings.tls_cert, settings.tls_key)
+    if (warning := validity_warning(settings.tls_cert, datetime.now(UTC))) is not None:
+        logger.warning("%s", warning)
+
+
+def client_limits(settings: Settings) -> list[ClientLimits]:
+    """Of each worker. Raises ConfigError when there are more workers than requests to share."""
+    return [
+        ClientLimits(
+            head_timeout=settings.client_head_timeout,
+            body_timeout=settings.client_body_timeout,
+            keep_alive_timeout=settings.keep_alive_timeout,
+            write_timeout=settings.client_write_timeout,
+            max_concurrent_requests=share_of(
+                settings.max_concurrent_requests, workers=settings.workers, slot=slot
+            ),
+        )
+        for slot in range(settings.workers)
+    ]
+
+
+def check_reloadable(running: Settings, wanted: Settings) -> None:
+    """Raises ConfigError when a setting was altered that a running server can't change."""
+    by_field = {setting.field: setting for setting in SETTINGS}
+    for field in FIXED:
+        now, then = getattr(running, field), getattr(wanted, field)
+        if now == then:
+            continue
+        setting = by_field[field]
+        values = "" if setting.is_secret else f" from {_shown(now)} to {_shown(then)}"
+        raise ConfigError(
+            f"{setting.env} can't be changed{values} while the server runs; "
+            "use `llm-proxy server restart`"
+        )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Home):
+        value = value.path
+    return "unset" if value is None else str(value)

@@ -1,0 +1,80 @@
+"""How a worker's connections end: idle ones soon, what runs until a deadline, the rest is cut."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Set
+from typing import Final, Protocol
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_DRAIN_S: Final = 30.0
+IDLE_GRACE_S: Final = 0.5
+ACCEPTED_LATE_S: Final = 0.1  # uvloop tells of a connection a tick after the kernel accepted it
+_CUT_S: Final = 1.0  # for the ends of what was cut to reach clients that read
+_POLL_S: Final = 0.05
+
+
+class Connection(Protocol):
+    def drain(self) -> None:
+        """Closes when nothing is running."""
+
+    def cut(self) -> None:
+        """Ends what is running, in a way that can't be taken for its end."""
+
+    def abort(self) -> None: ...
+
+
+class Drain:
+    def __init__(self, connections: Set[Connection]) -> None:
+        """`connections` are those open at any time."""
+        self._connections = connections
+        self._loop = asyncio.get_running_loop()
+        self._deadline = math.inf
+        self._idle_until = math.inf
+        self.is_asked = asyncio.Event()
+
+    def ask(self, timeout_s: float, idle_grace_s: float = IDLE_GRACE_S) -> None:
+        """May be asked again while it drains: the last time limit counts."""
+        now = self._loop.time()
+        self._deadline = now + timeout_s
+        self._idle_until = now + idle_grace_s
+        self.is_asked.set()
+
+    def ask_unless_asked(self) -> None:
+        if not self.is_asked.is_set():
+            self.ask(DEFAULT_DRAIN_S)
+
+    def hurry(self) -> None:
+        """The supervisor is gone, and with it soon whoever takes our records."""
+        limit_s = max(0.0, self._deadline - self._loop.time())
+        self.ask(min(limit_s, DEFAULT_DRAIN_S))
+
+    async def run(self) -> None:
+        """Call it when nothing is accepted any more."""
+        await asyncio.sleep(ACCEPTED_LATE_S)
+        await self._wait(self._is_idle_time)
+        for connection in tuple(self._connections):
+            connection.drain()
+        await self._wait(lambda: False)
+        if self._connections:
+            await self._cut()
+
+    def _is_idle_time(self) -> bool:
+        return self._loop.time() >= self._idle_until
+
+    async def _wait(self, is_over: Callable[[], bool]) -> None:
+        while self._connections and not is_over() and self._loop.time() < self._deadline:
+            await asyncio.sleep(_POLL_S)
+
+    async def _cut(self) -> None:
+        logger.warning("%d connections were cut after the drain", len(self._connections))
+        for connection in tuple(self._connections):
+            connection.cut()
+        end = self._loop.time() + _CUT_S
+        while self._connections and self._loop.time() < end:
+            await asyncio.sleep(_POLL_S)
+        for connection in tuple(self._connections):
+            connection.abort()
