@@ -1,4 +1,4 @@
-"""A server for measurements: started in a home of its own, with a token, and looked at from outside.
+"""A server for measurements: started in a home of its own, and looked at from outside.
 
 What its processes hold is read from /proc, so this is for Linux.
 """
@@ -52,7 +52,8 @@ class Server:
         self.pids: dict[str, int] = {}
 
     def __enter__(self) -> Server:
-        command = [Path(sys.executable).parent / "llm-proxy", "server", "start", *self._arguments]
+        program = str(Path(sys.executable).with_name("llm-proxy"))
+        command = [program, "server", "start", *self._arguments]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, env=self._environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -124,7 +125,7 @@ class Server:
 @contextlib.contextmanager
 def script(name: str, *arguments: object) -> Iterator[int]:
     """A script beside this one that prints the port it listens on, until the end of the block."""
-    path = Path(__file__).with_name(name)
+    path = str(Path(__file__).with_name(name))
     command = [sys.executable, path, *(str(argument) for argument in arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -150,6 +151,11 @@ def resident(pid: int) -> int:
 def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def core_wait_seconds(pid: int) -> float:
+    """How long it could have run, and no core was free."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 def descriptors(pid: int) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """The clients of bench_streams, in a process of their own; each prints one line of JSON.
 
-    bench_streams_client.py paced HOST PORT TOKEN STREAMS EVENTS GAP    gaps between events
-    bench_streams_client.py first TOKEN HOST PORT HOST PORT PAIRS       time to the first event, in turns
-    bench_streams_client.py hold HOST PORT TOKEN CONNECTIONS streams|idle
-                                        opens them, prints, and holds them until stdin ends
+bench_streams_client.py paced HOST PORT TOKEN STREAMS EVENTS GAP    gaps between events
+bench_streams_client.py first TOKEN HOST PORT HOST PORT PAIRS       time to the first event
+bench_streams_client.py hold HOST PORT TOKEN CONNECTIONS streams|idle
+                                    opens them, prints, and holds them until stdin ends
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Coroutine
 from itertools import pairwise
 from typing import cast
 
@@ -217,8 +218,13 @@ async def hold(host: str, port: str, token: str, count: str, kind: str) -> None:
 
 
 def say(report: dict[str, object]) -> None:
-    print(json.dumps(report), flush=True)  # noqa: T201
+    print(json.dumps(report), flush=True)
 
 
 gc.disable()
-uvloop.run({"paced": paced, "first": first, "hold": hold}[sys.argv[1]](*sys.argv[2:]))
+COMMANDS: dict[str, Callable[..., Coroutine[None, None, None]]] = {
+    "paced": paced,
+    "first": first,
+    "hold": hold,
+}
+uvloop.run(COMMANDS[sys.argv[1]](*sys.argv[2:]))

@@ -2,8 +2,8 @@
 
     bench_streams_upstream.py GAP_SECONDS      prints the port it listens on
 
-A request with `X-Events: N` gets N events, GAP apart; with 0 it gets one, and then silence. Others get
-JSON. Events keep to the schedule of their stream, so that one that is late doesn't delay the rest.
+A request with `X-Events: N` gets N events, GAP apart; with 0 it gets one, and then silence. Others
+get JSON. Events keep to the schedule of their stream: one that is late doesn't delay the rest.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ LAST = b"0\r\n\r\n"
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 CONTENT = b'{"id":"chatcmpl-1","object":"chat.completion","choices":[],"pad":"' + b"x" * 270 + b'"}'
 ANSWER = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(CONTENT)
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    % len(CONTENT)
 ) + CONTENT
 
 
@@ -75,7 +76,7 @@ class Upstream(asyncio.Protocol):
 async def main() -> None:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Upstream, "127.0.0.1", 0, backlog=4096)
-    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201
+    print(server.sockets[0].getsockname()[1], flush=True)
     gc.freeze()
     gc.disable()
     await server.serve_forever()

@@ -80,6 +80,12 @@ class Client:
             if status >= 200:
                 return Answer(status, headers)
 
+    async def answer(self) -> Answer:
+        """The next one, to its end."""
+        answer = await self.head()
+        await self.body(answer)
+        return answer
+
     async def body(self, answer: Answer, *, slowly_s: float = 0.0, keep: bool = True) -> None:
         """Reads it to its end, or to the end of the connection; `slowly_s` waits between reads."""
 

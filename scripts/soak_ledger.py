@@ -1,4 +1,4 @@
-"""What the soak asked for against what the event log says: every exchange has one record, and a true one."""
+"""What the soak asked for against what the event log says: one record each, and a true one."""
 
 from __future__ import annotations
 
@@ -88,8 +88,13 @@ class Ledger:
         ) + sum(-count for count in self._given_ids.values() if count < 0)
 
     def settle(self, probes: int) -> Counter[str]:
-        """What doesn't agree, once nothing more will come; `probes` were made beside the traffic."""
-        wrong = Counter({"records dropped": self._dropped, "probes with not one record": abs(probes - self._probes)})
+        """What doesn't agree when nothing more will come; `probes` were made beside the traffic."""
+        wrong = Counter(
+            {
+                "records dropped": self._dropped,
+                "probes with not one record": abs(probes - self._probes),
+            }
+        )
         for maker, expected, records in zip(
             self._makers, self._expected, self._records, strict=True
         ):

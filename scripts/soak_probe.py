@@ -2,8 +2,8 @@
 
     soak_probe.py HOST PORT
 
-A request that its head alone refuses, on a kept connection, forty times a second: its answer waits for
-the worker's loop and for nothing else. In a process of its own, because the soak's is busy.
+A request that its head alone refuses, on a kept connection, forty times a second: its answer waits
+for the worker's loop and for nothing else. In a process of its own, because the soak's is busy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ async def main(host: str, port: str) -> None:
         await asyncio.sleep(EVERY_S)
         begin = time.perf_counter()
         writer.write(
-            b"PUT /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: probe-%d\r\n\r\n"
+            b"PUT /v1/files HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: probe-%d\r\n\r\n"
             % len(times)
         )
         head = await reader.readuntil(b"\r\n\r\n")
@@ -37,7 +37,7 @@ async def main(host: str, port: str) -> None:
     writer.close()
     times.sort()
     figures = {"requests": len(times), "p50_ms": times[len(times) // 2] * 1e3}
-    print(json.dumps(figures | {"p99_ms": times[len(times) * 99 // 100] * 1e3}))  # noqa: T201
+    print(json.dumps(figures | {"p99_ms": times[len(times) * 99 // 100] * 1e3}))
 
 
 uvloop.run(main(*sys.argv[1:]))

@@ -3,8 +3,8 @@
     X-Soak: kind=KIND name=value …
 
 json (size, delay)      JSON with `received` and `crc` of the request's body, padded to a size
-stream (events, gap)    an event stream; with cut=1 it breaks off without its end, with stall=1 it falls
-                        silent after its events
+stream (events, gap)    an event stream; with cut=1 it breaks off without its end, with stall=1
+                        it falls silent after its events
 reset (at)              a reset before the head, inside of it, or in the body
 garbage                 what is no HTTP
 status (code, after)    an error, with Retry-After
@@ -144,7 +144,7 @@ class Upstream(asyncio.Protocol):
 async def main() -> None:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Upstream, "127.0.0.1", 0, backlog=4096)
-    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201
+    print(server.sockets[0].getsockname()[1], flush=True)
     gc.freeze()
     await server.serve_forever()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 BLOCK_S = 10.0  # samples of a second hang together, means of ten seconds hardly do
 TEN_MINUTES_S = 600.0
@@ -23,7 +24,7 @@ class Slope:
         """Beyond what its own standard error explains."""
         return self.value - NOISE * self.error > limit
 
-    def can_tell(self, limit: float) -> bool:
+    def is_precise(self, limit: float) -> bool:
         return NOISE * self.error <= limit
 
 
@@ -37,9 +38,18 @@ def fit(samples: list[tuple[float, float]]) -> Slope:
     y_mean = sum(y for _, y in points) / count
     spread = sum((x - x_mean) ** 2 for x, _ in points)
     slope = sum((x - x_mean) * (y - y_mean) for x, y in points) / spread
-    rest = sum((y - y_mean - slope * (x - x_mean)) ** 2 for x, y in points)
-    error = math.sqrt(rest / (count - 2) / spread)
+    rest = [y - y_mean - slope * (x - x_mean) for x, y in points]
+    error = math.sqrt(sum(one * one for one in rest) / (count - 2) / spread * _repetition(rest))
     return Slope(slope * TEN_MINUTES_S, error * TEN_MINUTES_S)
+
+
+def _repetition(rest: list[float]) -> float:
+    """By how much neighbours that resemble each other exaggerate the number of measurements: memory
+    grows in steps, after which it stays where it is."""
+    squares = sum(one * one for one in rest)
+    alike = sum(a * b for a, b in pairwise(rest)) / squares if squares else 0.0
+    alike = min(max(alike, 0.0), 0.95)
+    return (1 + alike) / (1 - alike)
 
 
 def _means(samples: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -35,6 +35,7 @@ FORBIDDEN_LIBRARIES = {
 AT_HOME_IN = {
     "peewee": ("store",),
     "starlette": ("server.control",),
+    "prometheus_client": ("server.control",),
     "typer": ("cli",),
     "yaml": ("yaml_file", "provider_file", "cli"),
     "dotenv": ("env_file",),

@@ -153,14 +153,29 @@ TARGET = Target(
         *(b"Connection: close\r\n", b"Connection: x-api-key, foo\r\n", _AUTHORIZATION, b"GET /"),
         *(b"Upgrade: websocket\r\n", b"Connection: Upgrade\r\n", b"Expect: 100-continue\r\n"),
         b"Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.sk-1\r\n",
-        *(b"x-api-key: k\r\n", b"X-Forwarded-For: 1\r\n", b"Keep-Alive: 5\r\n", b"TE: trailers\r\n"),
-        *(b"POST /v1/chat HTTP/1.1\r\n", b"HEAD ", b"OPTIONS ", b"http://a/b", b"Origin: http://a\r\n"),
+        *(
+            b"x-api-key: k\r\n",
+            b"X-Forwarded-For: 1\r\n",
+            b"Keep-Alive: 5\r\n",
+            b"TE: trailers\r\n",
+        ),
+        *(
+            b"POST /v1/chat HTTP/1.1\r\n",
+            b"HEAD ",
+            b"OPTIONS ",
+            b"http://a/b",
+            b"Origin: http://a\r\n",
+        ),
     ),
     seeds=(
         b"GET /v1/models HTTP/1.1\r\nHost: a\r\n" + _AUTHORIZATION,
-        b"POST /v1/a?b=c HTTP/1.1\r\nHost: a\r\n" + _AUTHORIZATION + b"Content-Length: 5\r\nA: b"
+        b"POST /v1/a?b=c HTTP/1.1\r\nHost: a\r\n"
+        + _AUTHORIZATION
+        + b"Content-Length: 5\r\nA: b"
         + SEPARATOR
-        + b"POST /v1/a?b=c HTTP/1.1\r\nHost: a\r\n" + _AUTHORIZATION + b"Content-Length: 17\r\nA: b",
+        + b"POST /v1/a?b=c HTTP/1.1\r\nHost: a\r\n"
+        + _AUTHORIZATION
+        + b"Content-Length: 17\r\nA: b",
         b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nx-api-key: sk-1",
         b"GET /a HTTP/1.0\r\nConnection: keep-alive, foo\r\nFoo: bar\r\napi-key: sk-1",
         b"GET /v1/realtime HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

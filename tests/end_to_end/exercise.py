@@ -77,7 +77,8 @@ class Exercise:
             self._ask(rotated["token"])
 
     def _read_and_err(self, client: httpx.Client, path: str, token_path: str) -> None:
-        for read in ("/manage/projects", path, "/manage/tokens", token_path, "/health", "/ready"):
+        probes = ("/health", "/ready", "/metrics")
+        for read in ("/manage/projects", path, "/manage/tokens", token_path, *probes):
             self._keep(client.get(read))
         for fields in (
             {"api_key": f"{SECOND_KEY} and a blank"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from llm_proxy.server.state import ServerState, read_state
 from llm_proxy.settings import SETTINGS
 
 COMMAND = (sys.executable, "-P", "-m", "llm_proxy")
-_READY = "is ready on http://"
+_READY = re.compile(r"is ready on (?:https?://)?(\S+)$")
 _START_S = 20.0
 _STOP_S = 15.0
 _ENDPOINTS = 'allowed_endpoints: ["/v1/*"]\n    allowed_methods: [GET, POST, DELETE]'
@@ -138,8 +139,8 @@ class ServerProcess:
         self.address = ""
         for line in process.stderr:
             self._stderr.append(line)
-            if _READY in line:
-                self.address = line.rpartition(_READY)[2].strip()
+            if found := _READY.search(line.rstrip()):
+                self.address = found[1]
             if line.startswith("Ctrl-C"):
                 self._has_answered.set()
         self._has_answered.set()

@@ -77,5 +77,6 @@ def make_answer(kind: str, body: bytes, *, method: bytes) -> Answer:
 
 
 def _chunks(body: bytes) -> bytes:
-    pieces = [body[at : at + 7] for at in range(0, len(body), 7)]
+    size = max(7, len(body) // 40)
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
     return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"

@@ -41,7 +41,7 @@ class Harness:
         self.gone.append(generation)
         self._changed.set()
 
-    def prepare(self, *behaviours: str) -> Generation:
+    def prepare(self, *behaviours: str, ready_timeout_s: float = 30) -> Generation:
         """One worker for each."""
         configs = [
             msgspec.structs.replace(self._config, max_request_size=BEHAVIOURS.index(behaviour))
@@ -52,14 +52,14 @@ class Harness:
             configs,
             self._sockets.spread(len(configs)),
             on_change=self._changed.set,
-            ready_timeout_s=0.3 if "silent" in behaviours else 30,
+            ready_timeout_s=ready_timeout_s,
             acknowledge_timeout_s=0.2 if "stubborn" in behaviours else 30,
             drain_grace_s=0.05,
         )
         return Generation(pool, None)
 
-    async def succeed(self, *behaviours: str) -> list[int]:
-        fresh = self.prepare(*behaviours)
+    async def succeed(self, *behaviours: str, ready_timeout_s: float = 30) -> list[int]:
+        fresh = self.prepare(*behaviours, ready_timeout_s=ready_timeout_s)
         await self.generations.succeed(fresh)
         return [worker.pid for worker in fresh.pool.ready]
 
@@ -113,7 +113,8 @@ async def test_successors_of_which_one_fails_never_get_a_connection(
     harness: Harness, behaviour: str, reason: str
 ) -> None:
     (before,) = await harness.succeed("good")
-    succeeding = asyncio.create_task(harness.succeed("good", behaviour))
+    limit_s = 0.3 if behaviour == "silent" else 30
+    succeeding = asyncio.create_task(harness.succeed("good", behaviour, ready_timeout_s=limit_s))
     while not succeeding.done():
         assert await harness.ask() == [str(before)]
     with pytest.raises(LLMProxyError, match=reason):
@@ -140,7 +141,7 @@ async def test_changes_reach_workers_that_drain(harness: Harness) -> None:
     (new,) = await harness.succeed("good")
     assert [worker.pid for worker in harness.generations.draining] == [old]
     await harness.generations.publish([Change("token", "t-1")])
-    told = set()
+    told: set[int] = set()
     while len(told) < 2:
         pid, *changes = await harness.ask()
         assert changes == ["token:t-1"]

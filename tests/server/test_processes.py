@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
 import pytest
 
+from llm_proxy.errors import LLMProxyError
 from llm_proxy.secrets import Cipher
+from llm_proxy.server.configuration import read_configuration
 from llm_proxy.server.foundation import Foundation, lay_foundation
 from llm_proxy.server.processes import Processes
 from llm_proxy.server.state import ServerState, read_state
@@ -60,6 +63,10 @@ class Server:
                 headers={"Authorization": f"Bearer {token.reveal()}"},
                 json={"name": name, "api_key": "sk-upstream-key-of-a-test"},
             )
+
+    async def reload(self, **changes: Any) -> None:
+        changed = msgspec.structs.replace(self.processes.settings, **changes)
+        await self.processes.reload(read_configuration(changed))
 
     async def seen_by_worker(self) -> str:
         host, port = self.processes.address.split(":")
@@ -191,3 +198,87 @@ async def test_record_writer_listens_is_replaced_and_finishes(
     await server.processes.drain(5)
     assert server.state.writer_pid is None
     assert not await accepts()
+
+
+async def test_reload_starts_keeps_replaces_and_ends_the_record_writer(
+    settings: Settings, begin: Begin, tmp_path: Path
+) -> None:
+    server = await begin(settings)
+    seen: list[int | None] = [server.state.writer_pid]
+    changes: list[dict[str, Any]] = [
+        {"file_event_log": tmp_path / "events.jsonl"},
+        {"workers": 2},
+        {"log_max_backups": 1},
+        {"file_event_log": None},
+    ]
+    for change in changes:
+        await server.reload(**change)
+        seen.append(server.state.writer_pid)
+    none, first, same, second, none_again = seen
+    assert (none, none_again) == (None, None)
+    assert first == same
+    assert second not in (None, first)
+
+    async def are_gone() -> bool:
+        return not server.state.draining and not is_alive(first) and not is_alive(second)
+
+    await until(are_gone)
+    assert [path.name for path in server.foundation.runtime_folder.glob("*events.sock")] == []
+
+
+async def test_failed_reload_keeps_the_workers_the_writer_and_the_apis(
+    settings: Settings, begin: Begin, tmp_path: Path
+) -> None:
+    server = await begin(settings)
+    before = server.state
+    path = tmp_path / "events.jsonl"
+    changed = msgspec.structs.replace(server.processes.settings, file_event_log=path, workers=3)
+    configuration = read_configuration(changed)
+    path.unlink()
+    path.mkdir()  # after the check: only the writer finds out
+    with pytest.raises(LLMProxyError, match="the record writer exited with code 1"):
+        await server.processes.reload(configuration)
+    assert server.state.workers == before.workers
+    assert server.state.writer_pid is None
+    assert (await server.ready()).status_code == 200
+
+
+async def test_management_knows_the_apis_of_the_configuration_in_force(
+    settings: Settings, begin: Begin, tmp_path: Path
+) -> None:
+    server = await begin(settings)
+    path = tmp_path / "providers.yaml"
+    path.write_text(
+        "apis:\n  mine:\n    base_url: https://upstream.invalid\n"
+        "    allowed_endpoints: [/*]\n    allowed_methods: [POST]\n"
+    )
+    assert set((await server.create_project("one")).json()["api_keys"]) == {"openai"}
+    await server.reload(config_path=path)
+    assert set((await server.create_project("two")).json()["api_keys"]) == {"mine"}
+
+
+async def test_fewer_workers_serve_the_sockets_of_all(settings: Settings, begin: Begin) -> None:
+    server = await begin(msgspec.structs.replace(settings, workers=3))
+    await server.reload(workers=1)
+    (worker,) = server.state.workers
+
+    async def has_drained() -> bool:
+        return not server.state.draining
+
+    await until(has_drained)
+    for _ in range(12):
+        assert str(worker.pid) in await server.seen_by_worker()
+    await server.reload(workers=4)
+    await until(has_drained)
+    for _ in range(12):
+        assert await server.seen_by_worker()
+    assert len(server.state.workers) == 4
+
+
+def is_alive(pid: int | None) -> bool:
+    assert pid is not None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

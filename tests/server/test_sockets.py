@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import stat
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from llm_proxy.address import Address
+from llm_proxy.address import Address, UnixAddress
 from llm_proxy.errors import LLMProxyError
-from llm_proxy.server.sockets import address_of, bind_public, bind_tcp, bind_unix
+from llm_proxy.server.sockets import address_of, backlog_warning, bind_public, bind_tcp, bind_unix
 
 pytestmark = pytest.mark.anyio
 
@@ -32,6 +33,21 @@ async def test_connection_waits_in_the_backlog() -> None:
     (sock,) = await bind_public(Address("127.0.0.1", 0), slots=1)
     with sock, closing(socket.create_connection(sock.getsockname(), timeout=2)):
         pass
+
+
+async def test_client_that_does_not_read_is_sent_little() -> None:
+    (listener,) = await bind_public(Address("127.0.0.1", 0), slots=1)
+    with listener, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(listener.getsockname())
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.setblocking(False)
+            taken = 0
+            with contextlib.suppress(BlockingIOError):
+                while taken < 1 << 20:
+                    taken += accepted.send(bytes(65536))
+    assert taken <= 256 << 10
 
 
 async def test_port_of_another_server_is_refused_though_it_is_shareable() -> None:
@@ -100,3 +116,36 @@ def test_unix_socket_path_in_use_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "s").touch()
     with pytest.raises(OSError, match="in use"):
         bind_unix(tmp_path / "s")
+
+
+async def test_all_slots_share_one_unix_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket has to be short
+    (sock,) = await bind_public(UnixAddress(Path("s")), slots=3)
+    with sock:
+        assert address_of(sock) == "unix:s"
+        with pytest.raises(LLMProxyError) as caught:
+            await bind_public(UnixAddress(Path("s")), slots=1)
+    assert str(caught.value) == (
+        "unix:s is in use, or no socket: stop the program that listens there, remove the file, "
+        "or choose another path with --addr"
+    )
+
+
+async def test_impossible_socket_path_is_one_clear_sentence(tmp_path: Path) -> None:
+    with pytest.raises(LLMProxyError, match=r"can't listen on unix:.*No such file or directory"):
+        await bind_public(UnixAddress(tmp_path / "missing" / "s"), slots=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "warns"), [("128\n", True), ("4096\n", False), ("", False), (None, False)]
+)
+def test_short_queue_of_the_kernel_is_warned_of(
+    tmp_path: Path, content: str | None, warns: bool
+) -> None:
+    setting = tmp_path / "somaxconn"
+    if content is not None:
+        setting.write_text(content)
+    warning = backlog_warning(setting)
+    assert (warning is not None and "128" in warning and "somaxconn" in warning) == warns

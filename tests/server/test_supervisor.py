@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import signal
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -248,53 +247,6 @@ async def test_reload_that_is_refused_changes_nothing_and_says_why(
         assert running.state.workers == before
         assert (await get(started, "/ready")).status_code == 200
     running.settings = original
-    send(signal.SIGTERM)
-    assert await running.code() == 0
-
-
-async def test_failure_that_nobody_foresaw_is_survived(prepare: Start) -> None:
-    running = prepare("good")
-    running.start()
-    await running.started()
-    original = running.reread
-
-    def fail() -> Settings:
-        raise ZeroDivisionError("oops")
-
-    running.reread = fail
-    send(signal.SIGHUP)
-    assert (await running.reloaded(1)).error == "ZeroDivisionError: oops; see the log"
-    running.reread = original
-    send(signal.SIGHUP)
-    assert (await running.reloaded(2)).error is None
-    send(signal.SIGTERM)
-    assert await running.code() == 0
-
-
-async def test_hang_ups_during_a_reload_are_one_more_reload(prepare: Start) -> None:
-    running = prepare("good")
-    running.start()
-    started = await running.started()
-    original, may_go_on, read = running.reread, threading.Event(), 0
-
-    def reread() -> Settings:
-        nonlocal read
-        read += 1
-        assert may_go_on.wait(30)
-        return original()
-
-    running.reread = reread
-    send(signal.SIGHUP)
-    async with asyncio.timeout(30):
-        while read == 0:
-            await asyncio.sleep(0.01)
-    for _ in range(5):
-        send(signal.SIGHUP)
-        await get(started, "/ready")  # the signal has been handled by then
-    may_go_on.set()
-    await running.reloaded(2)
-    await get(started, "/ready")
-    assert (read, running.state.reloads) == (2, 2)
     send(signal.SIGTERM)
     assert await running.code() == 0
 

@@ -305,11 +305,12 @@ class UpstreamConnection(asyncio.Protocol):
         handler.response_begins(head, body, ends)
 
     def _switch(self, head: ResponseHead, rest: bytes) -> None:
-        if self._switched is None:
+        switched, self._switched = self._switched, None
+        if switched is None:
             raise FramingError("it switched protocols unasked")
         self._has_head = True
         self.deadline = self._pool.timers.now + self._pool.timeouts.idle
-        self._switched(head, rest)
+        switched(head, rest)
 
     def _receive_body(self, handler: ResponseHandler, data: bytes) -> None:
         decoder = self._chunked

@@ -13,9 +13,9 @@ from llm_proxy.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-CHECK_EVERY_S: Final = 5.0
+CHECK_EVERY_S: Final = 2.0
 
-_Stamp = tuple[tuple[int, int, int], ...]
+_Stamp = tuple[tuple[int, int, int], ...]  # empty: the files can't be looked at
 
 
 class Certificate:
@@ -28,7 +28,7 @@ class Certificate:
     def __init__(self, certificate: Path, key: Path) -> None:
         """Raises ConfigError when the files can't be used."""
         self._files = (certificate, key)
-        self._loaded: _Stamp | None = _stamp(self._files)
+        self._loaded = _stamp(self._files)
         self._doubted: _Stamp | None = None  # what could not be used once
         self._refused: _Stamp | None = None  # and what has been complained about
         self._check_at = float("-inf")
@@ -49,7 +49,7 @@ class Certificate:
         if stamp not in (self._loaded, self._refused):
             self._renew(stamp)
 
-    def _renew(self, stamp: _Stamp | None) -> None:
+    def _renew(self, stamp: _Stamp) -> None:
         try:
             self._current = load_context(*self._files)
         except ConfigError as exc:
@@ -62,12 +62,12 @@ class Certificate:
             logger.info("new connections get the certificate that is in %s now", self._files[0])
 
 
-def _stamp(files: tuple[Path, ...]) -> _Stamp | None:
-    """What changes with the files; None when they can't be looked at."""
+def _stamp(files: tuple[Path, ...]) -> _Stamp:
+    """What changes with the files."""
     try:
         found = [path.stat() for path in files]
     except OSError:
-        return None
+        return ()
     return tuple((file.st_ino, file.st_mtime_ns, file.st_size) for file in found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Set
+from collections.abc import Set
 from typing import Final, Protocol
 
 logger = logging.getLogger(__name__)
@@ -18,8 +18,8 @@ _POLL_S: Final = 0.05
 
 
 class Connection(Protocol):
-    def drain(self) -> None:
-        """Closes when nothing is running."""
+    def drain(self, idle_grace_s: float) -> None:
+        """Ends once nothing has run for so long."""
 
     def cut(self) -> None:
         """Ends what is running, in a way that can't be taken for its end."""
@@ -33,14 +33,15 @@ class Drain:
         self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._deadline = math.inf
-        self._idle_until = math.inf
+        self._idle_grace_s = IDLE_GRACE_S
+        self._is_told = False  # to the connections
         self.is_asked = asyncio.Event()
 
     def ask(self, timeout_s: float, idle_grace_s: float = IDLE_GRACE_S) -> None:
         """May be asked again while it drains: the last time limit counts."""
-        now = self._loop.time()
-        self._deadline = now + timeout_s
-        self._idle_until = now + idle_grace_s
+        self._deadline = self._loop.time() + timeout_s
+        self._idle_grace_s = idle_grace_s
+        self._is_told = False
         self.is_asked.set()
 
     def ask_unless_asked(self) -> None:
@@ -55,19 +56,14 @@ class Drain:
     async def run(self) -> None:
         """Call it when nothing is accepted any more."""
         await asyncio.sleep(ACCEPTED_LATE_S)
-        await self._wait(self._is_idle_time)
-        for connection in tuple(self._connections):
-            connection.drain()
-        await self._wait(lambda: False)
+        while self._connections and self._loop.time() < self._deadline:
+            if not self._is_told:
+                self._is_told = True
+                for connection in tuple(self._connections):
+                    connection.drain(self._idle_grace_s)
+            await asyncio.sleep(_POLL_S)
         if self._connections:
             await self._cut()
-
-    def _is_idle_time(self) -> bool:
-        return self._loop.time() >= self._idle_until
-
-    async def _wait(self, is_over: Callable[[], bool]) -> None:
-        while self._connections and not is_over() and self._loop.time() < self._deadline:
-            await asyncio.sleep(_POLL_S)
 
     async def _cut(self) -> None:
         logger.warning("%d connections were cut after the drain", len(self._connections))

@@ -21,7 +21,7 @@ from llm_proxy.server.runtime_folder import (
     remove_runtime_folder,
 )
 from llm_proxy.server.self_reference import check_self_reference
-from llm_proxy.server.socket_file import SocketFile
+from llm_proxy.server.socket_file import remove_socket_file
 from llm_proxy.server.sockets import backlog_warning, bind_public, bind_tcp, bind_unix
 from llm_proxy.server.state import ServerState, read_state
 from llm_proxy.settings import Settings, UnixAddress, load_or_create_secrets
@@ -59,10 +59,10 @@ async def lay_foundation(settings: Settings, stack: AsyncExitStack) -> Foundatio
         slots=settings.workers,
         patience_s=_SUCCESSION_S if predecessor is not None else 0.0,
     )
+    if isinstance(settings.listen_addr, UnixAddress):
+        stack.callback(remove_socket_file, settings.listen_addr.path)
     for listener in listeners:
         stack.callback(listener.close)
-    if isinstance(settings.listen_addr, UnixAddress):
-        stack.callback(SocketFile(settings.listen_addr.path).remove)
     control_sockets = _bind_management(settings, stack)
     apis = configuration.providers.apis.values()
     await check_self_reference(apis, [*listeners, *control_sockets])

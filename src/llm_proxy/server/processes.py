@@ -101,9 +101,8 @@ class Processes:
         # Importing it takes as long as a worker takes to start, so both happen at once.
         name = "llm_proxy.server.control_server"
         module = await asyncio.to_thread(importlib.import_module, name)
-        self._control = module.ControlServer(
-            self._control_context(), self._foundation.control_sockets
-        )
+        copies = [sock.dup() for sock in self._foundation.control_sockets]
+        self._control = module.ControlServer(self._control_context(), copies)
         stack.push_async_callback(self._control.stop)
 
     async def run(self) -> None:
@@ -124,13 +123,13 @@ class Processes:
         # With the workers' own closed too, new connections are refused instead of left waiting.
         self._sockets.close()
         await self._generations.drain(timeout_s)
-        for writer in self._writers:
+        for writer in tuple(self._writers):
             await writer.finish()
 
     async def cut(self) -> None:
         """What is running ends within seconds, and is recorded as far as possible."""
         await self._generations.cut()
-        for writer in self._writers:
+        for writer in tuple(self._writers):
             await writer.finish(timeout_s=_CUT_WRITER_S)
 
     async def reload(self, configuration: Configuration) -> None:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Sequence
 
 from llm_proxy.errors import LLMProxyError
+from llm_proxy.server.sockets import limit_unsent
 
 
 class PublicSockets:
@@ -38,6 +39,7 @@ def _bind_another(model: socket.socket) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, is_v6_only)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        limit_unsent(sock)
         sock.bind(model.getsockname())
     except OSError as exc:
         sock.close()

@@ -5,19 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from llm_proxy.errors import LLMProxyError
-from llm_proxy.server.configuration import check_reloadable, read_configuration
-from llm_proxy.server.processes import Processes
+from llm_proxy.server.configuration import Configuration, check_reloadable, read_configuration
 from llm_proxy.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 
+class Reloadable(Protocol):
+    @property
+    def settings(self) -> Settings:
+        """Those in force."""
+
+    async def reload(self, configuration: Configuration) -> None:
+        """Returns when it is in force; when it can't be, raises why, and nothing has changed."""
+
+    def begin_reload(self) -> None: ...
+    def end_reload(self, error: str | None) -> None: ...
+
+
 class Reloader:
     def __init__(
         self,
-        processes: Processes,
+        processes: Reloadable,
         reread: Callable[[], Settings],
         *,
         on_reload: Callable[[Settings], None],

@@ -16,20 +16,6 @@ MODE: Final = 0o660  # the group too: a web server in front runs as another user
 _PROBE_S: Final = 1.0
 
 
-class SocketFile:
-    """The file of a socket that is bound, to be removed when that isn't needed any more."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._identity = _identity(path)
-
-    def remove(self) -> None:
-        """Unless another server has put its own there."""
-        with suppress(OSError):
-            if _identity(self._path) == self._identity:
-                self._path.unlink()
-
-
 def bind_socket_file(path: Path, *, backlog: int) -> socket.socket:
     """Raises OSError, with EADDRINUSE when a server or any other file is there."""
     with _locked(path.parent):
@@ -45,6 +31,13 @@ def bind_socket_file(path: Path, *, backlog: int) -> socket.socket:
             raise
     sock.setblocking(False)
     return sock
+
+
+def remove_socket_file(path: Path) -> None:
+    """Once nobody listens on it: a server that has taken the path over since keeps its own."""
+    with suppress(OSError), _locked(path.parent):
+        if _is_dead(path):
+            path.unlink()
 
 
 def _is_dead(path: Path) -> bool:
@@ -72,8 +65,3 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    found = path.lstat()
-    return found.st_dev, found.st_ino

@@ -14,6 +14,7 @@ from llm_proxy.errors import LLMProxyError
 from llm_proxy.server.socket_file import bind_socket_file
 
 BACKLOG = 4096  # the kernel caps it at its own limit
+_UNSENT_BYTES = 131072
 _PATIENCE_STEP_S = 0.05
 _HELD = (errno.EADDRINUSE, errno.EWOULDBLOCK)  # the latter by a server that starts at this moment
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
@@ -110,6 +111,7 @@ def _bind(host: str, port: int, *, is_shared: bool) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if is_shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            limit_unsent(sock)
         if family == socket.AF_INET6:
             # `[::]` means every address of the machine, IPv4 too, whatever the system's default.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
@@ -120,6 +122,13 @@ def _bind(host: str, port: int, *, is_shared: bool) -> socket.socket:
         raise
     sock.setblocking(False)
     return sock
+
+
+def limit_unsent(listener: socket.socket) -> None:
+    """What the kernel takes for a client that doesn't read, else 4 MiB each: accepted sockets
+    inherit it. What is on its way to a client isn't limited, nor is the speed."""
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
 
 
 def _resolve(host: str, port: int) -> tuple[int, Any]:

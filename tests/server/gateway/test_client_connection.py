@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
+SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
 
 async def test_idle_client_is_let_go(gate: Gate) -> None:
     silent, kept = await gate.connect(), await gate.connect()
@@ -128,19 +130,88 @@ async def test_peer_address_is_recorded(gate: Gate) -> None:
     assert gate.records.all[0].client_ip == "127.0.0.1"
 
 
-async def test_idle_connections_close_when_a_drain_begins(gate: Gate) -> None:
+async def begin_drain(gate: Gate, *, idle_grace_s: float) -> None:
+    gate.gateway.is_draining = True
+    for connection in tuple(gate.connections):
+        connection.drain(idle_grace_s)
+
+
+async def test_drain_leaves_idle_connections_a_moment_and_running_ones_their_answer(
+    gate: Gate,
+) -> None:
     idle, begun, busy = await gate.connect(), await gate.connect(), await gate.connect()
     await begun.send(b"POST /v1/chat")
     await busy.send(gate.request(body=b"{}"))
     peer = await gate.openai.accept()
     await peer.request()
-    gate.gateway.is_draining = True
-    for connection in tuple(gate.connections):
-        connection.drain()
-    assert await idle.is_left()
+    await begin_drain(gate, idle_grace_s=5)
     await begun.send(b"/completions HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert (await begun.response()).code == "missing_token"
+    answer = await begun.response()
+    assert (answer.code, answer.header(b"connection")) == ("missing_token", b"close")
     assert await begun.is_left()
+    gate.timers.advance(4)
+    await idle.send(gate.request(target=b"/none"))  # on its way when the drain began
+    assert (await idle.response()).header(b"connection") == b"close"
+    assert await idle.is_left()
+    gate.timers.advance(10)
     await peer.answer(b"done")
-    assert (await busy.response()).body == b"done"
+    answer = await busy.response()
+    assert (answer.body, answer.header(b"connection")) == (b"done", b"close")
     assert await busy.is_left()
+
+
+async def test_idle_connections_end_when_the_moment_is_over(gate: Gate) -> None:
+    idle, begun = await gate.connect(), await gate.connect()
+    await begun.send(b"POST /v1/chat")
+    await gate.ask(gate.request(target=b"/none"))  # what was sent before has been received
+    await begin_drain(gate, idle_grace_s=5)
+    gate.timers.advance(2)
+    assert (await begun.response()).code == "request_timeout"
+    gate.timers.advance(4)
+    assert await idle.is_left()
+
+
+async def test_answer_that_had_promised_to_go_on_is_followed_by_one_more(gate: Gate) -> None:
+    client = await gate.connect()
+    await client.send(gate.request(body=b"{}"))
+    peer = await gate.openai.accept()
+    await peer.request()
+    await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
+    assert b"\r\nConnection: close" not in await client.read_until(b"\r\n\r\n")
+    await begin_drain(gate, idle_grace_s=5)
+    await peer.send(b"done")
+    assert await client.read(4) == b"done"
+    gate.timers.advance(4)
+    await client.send(gate.request(target=b"/none"))
+    assert (await client.response()).header(b"connection") == b"close"
+    assert await client.is_left()
+
+
+async def test_what_outlasts_the_drain_ends_as_broken_answers_do(gate: Gate) -> None:
+    stream, waiting, idle = await gate.connect(), await gate.connect(), await gate.connect()
+    await stream.send(gate.request(body=b"{}"))
+    peer = await gate.openai.accept()
+    await peer.request()
+    await peer.send(SSE + b"9\r\ndata: 1\n\n\r\n")
+    await stream.read_until(b"data: 1\n\n\r\n")
+    await waiting.send(gate.request(body=b"{}"))
+    other = await gate.openai.accept()
+    await other.request()
+    await begin_drain(gate, idle_grace_s=5)
+    for connection in tuple(gate.connections):
+        connection.cut()
+    rest = await stream.read_to_end()
+    assert b"event: error" in rest or b'"code":"draining"' in rest
+    assert not rest.endswith(b"0\r\n\r\n")
+    answer = await waiting.response()
+    assert (answer.status, answer.code, answer.header(b"connection")) == (503, "draining", b"close")
+    assert await peer.is_left()
+    assert await other.is_left()
+    records = [await gate.records.next(), await gate.records.next()]
+    assert {(r.status_code, r.error_code, r.truncated) for r in records} == {
+        (200, "draining", True),
+        (503, "draining", False),
+    }
+    idle.close()
+
+

@@ -223,6 +223,25 @@ class ClientConnectionMachine(RuleBasedStateMachine):
             if answer.is_sent and answer.ends_by_close:
                 link.hang_up()
 
+    @precondition(_has_clients)
+    @rule(
+        data=st.data(),
+        kind=st.sampled_from(["json", "chunked", "models", "head", "1.0", "1.0", "key"]),
+        answer=st.sampled_from([*FRAMINGS, *FRAMINGS, *BROKEN]),
+        sizes=st.tuples(st.sampled_from([0, 50, 5000]), st.sampled_from([0, 10, 300, 150_000])),
+        share=st.sampled_from([0.3, 0.9, 0.99, 1.0, 1.0]),
+        then=st.sampled_from(["", "", "half_close", "hang_up", "reset"]),
+    )
+    def converse(
+        self, data: Any, *, kind: str, answer: str, sizes: tuple[int, int], share: float, then: str
+    ) -> None:
+        """A request and what is said to it, without anything between."""
+        self.request(data, kind=kind, size=sizes[0], times=1, share=1.0, piece=MAX_PIECE)
+        for link in self._asked()[-1:]:
+            self._answer(link, answer, size=sizes[1], share=share, piece=MAX_PIECE)
+            if then:
+                getattr(link, then)()
+
     @precondition(lambda self: self._open_links())
     @rule(
         data=st.data(),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_proxy.providers import Auth
+from llm_proxy.providers import Auth, CircuitBreaker
 from llm_proxy.secrets import new_token
 
 if TYPE_CHECKING:
@@ -352,3 +352,19 @@ async def test_plans_of_offers_and_of_plain_requests_are_not_mixed_up(gate: Gate
         assert (b"Upgrade" in await peer.head()) is has_offer
         await peer.answer()
         await client.response()
+
+
+async def test_tunnel_that_opens_closes_a_breaker(start_gate: StartGate) -> None:
+    breaker = CircuitBreaker(failures=1, cooldown=10)
+    gate = await start_gate(allowed_endpoints=("/v1/realtime",), circuit_breaker=breaker)
+    client, peer, _ = await offered(gate, offer(gate))
+    await peer.answer(status=b"500 Broken")
+    assert (await client.response()).status == 500
+    assert (await gate.ask(offer(gate))).code == "circuit_open"
+    gate.timers.advance(10)
+    await client.send(offer(gate))
+    await peer.head()
+    await peer.send(SWITCH)
+    assert (await client.response()).status == 101
+    other, _, _ = await offered(gate, offer(gate))
+    other.close()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from llm_proxy.client_limits import ClientLimits
 from llm_proxy.providers import Connection, Timeouts
+from llm_proxy.server.gateway.exchange import Exchange
+from llm_proxy.server.gateway.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from llm_proxy.events.record import ExchangeRecord
@@ -19,6 +23,7 @@ pytestmark = pytest.mark.anyio
 
 IDLE_S = 60.0
 MIB = 1 << 20
+CLOSE_WAIT = b"\x08"  # the state of a socket whose peer has sent its FIN
 BLOCK = bytes(range(256)) * 1024  # 256 KiB
 MOST_HELD = 256 * 1024  # bytes, for one direction
 OPEN = {"allowed_endpoints": ("/v1/realtime",), "timeouts": Timeouts(idle=IDLE_S)}
@@ -287,12 +292,31 @@ async def test_upstream_that_stops_reading_pauses_the_client(start_gate: StartGa
     assert await peer.read(1) == b"x"
 
 
+async def sent_until_paused(gate: Gate, client: Client) -> int:
+    """How much was sent when the gateway had stopped reading and its kernel held some more."""
+    sent = 0
+    while gate.client_transport().is_reading():
+        client.writer.write(BLOCK[:16384])
+        sent += 16384
+        await asyncio.sleep(0)
+        if not gate.client_transport().is_reading():
+            await asyncio.sleep(0.05)  # what is on its way to the upstream may make room again
+    client.writer.write(BLOCK[:16384])
+    assert client.writer.transport.get_write_buffer_size() == 0
+    return sent + 16384
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is Linux's")
 async def test_last_bytes_of_a_client_wait_for_a_slow_upstream(start_gate: StartGate) -> None:
+    """They and the end are in the kernel, where a look at it could pass for a hang-up."""
     gate = await start_gate(**OPEN, is_narrow=True)
     client, peer = await opened(gate)
     peer.stop_reading()
-    sent = await sent_until_blocked(client)
+    sent = await sent_until_paused(gate, client)
     client.half_close()
+    sock = gate.client_transport().get_extra_info("socket")
+    while sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) != CLOSE_WAIT:
+        await asyncio.sleep(0)
     gate.timers.advance(1)
     peer.go_on_reading()
     assert await read_all(peer, sent)
@@ -324,3 +348,20 @@ async def test_client_that_never_reads_again_is_left(gate: Gate) -> None:
     with pytest.raises(ConnectionError):
         while True:
             await peer.send(BLOCK)
+
+
+async def test_ended_tunnel_leaves_nothing_to_the_garbage_collector(gate: Gate) -> None:
+    client, peer = await opened(gate)
+    gc.collect()
+    gc.disable()
+    try:
+        client.close()
+        assert await peer.read_to_end() == b""
+        peer.close()
+        await ending(gate)
+        while gate.connections:
+            await asyncio.sleep(0)
+        left = [thing for thing in gc.get_objects() if isinstance(thing, Tunnel | Exchange)]
+    finally:
+        gc.enable()
+    assert left == []

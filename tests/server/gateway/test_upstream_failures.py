@@ -234,6 +234,8 @@ async def test_refused_connection_is_unreachable(start_gate: StartGate) -> None:
     assert response.header(b"Connection") == b"keep-alive"
     record = await gate.records.next()
     assert (record.status_code, record.error_code) == (502, "upstream_unreachable")
+    await gate.tokens.record_usage()
+    assert not gate.grants.counts.total()  # nothing left, so nothing is charged
 
 
 async def test_unknown_host_is_unreachable(start_gate: StartGate) -> None:

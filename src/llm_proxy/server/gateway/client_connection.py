@@ -27,6 +27,7 @@ from llm_proxy.server.gateway.request_head import (
 from llm_proxy.server.gateway.tunnel import Tunnel
 
 DRAIN_HEAD_S: Final = 1.0  # for the rest of a head that has begun when a drain does
+DRAIN_IDLE_S: Final = 0.5  # for a request that is on its way
 LINGER_S: Final = 2.0  # reading what is still being sent, so that the answer isn't lost to a reset
 MAX_PIPELINED_BYTES: Final = 4096  # waiting for their turn; then one read
 MIN_BODY_PROGRESS: Final = 1024  # bytes within `body_timeout`: one a minute keeps nothing open
@@ -44,6 +45,7 @@ class ClientConnection(asyncio.Protocol):
         "_connections",
         "_deadline",
         "_discarded",
+        "_drain_idle",
         "_exchange",
         "_gateway",
         "_is_lingering",
@@ -70,6 +72,7 @@ class ClientConnection(asyncio.Protocol):
         self._body_progress = 0  # bytes since the time limit of the body was last extended
         self._chunked: ChunkedDecoder | None = None
         self._discarded = 0
+        self._drain_idle = DRAIN_IDLE_S
         self._tunnel: Tunnel | None = None  # once HTTP is over
         self._is_lingering = False
         self._is_reading_paused = False
@@ -98,8 +101,9 @@ class ClientConnection(asyncio.Protocol):
         self._connections.discard(self)
         self._gateway.timers.forget(self)
         exchange, self._exchange = self._exchange, None
-        if self._tunnel is not None:
-            self._tunnel.client_gone()
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            tunnel.client_gone()
         elif exchange is not None:
             exchange.client_gone()
 
@@ -321,8 +325,8 @@ class ClientConnection(asyncio.Protocol):
         if self._pipelined:
             # Not from here: a thousand pipelined requests would be as many frames deep.
             asyncio.get_running_loop().call_soon(self._receive_pipelined)
-        elif self._gateway.is_draining:
-            self.close()
+        elif self._gateway.is_draining:  # not at once: its head said that one may go on asking
+            self._limit(self._drain_idle)
 
     def _receive_pipelined(self) -> None:
         if self._exchange is None and not self.is_closed:
@@ -348,20 +352,24 @@ class ClientConnection(asyncio.Protocol):
 
     # Ends.
 
-    def drain(self) -> None:
-        """Closes when nothing is running; else the running exchange does at its end."""
-        if self._exchange is not None or self._pipelined:
-            return
-        if self._buffer:  # the rest of the head may be on its way
-            deadline = self._gateway.timers.now + DRAIN_HEAD_S
-            self._deadline = min(self._deadline, deadline)
-        else:
-            self.close()
+    def drain(self, idle_grace_s: float = DRAIN_IDLE_S) -> None:
+        """Ends when nothing has come for so long; answers say from now on that they are the last.
+
+        To close at once would lose a request that is on its way (RFC 9112 section 9.6).
+        """
+        self._drain_idle = idle_grace_s
+        if self._exchange is None and not self._pipelined:
+            self._limit(DRAIN_HEAD_S if self._buffer else idle_grace_s)
+
+    def _limit(self, seconds: float) -> None:
+        self._deadline = min(self._deadline, self._gateway.timers.now + seconds)
 
     def cut(self) -> None:
         """The drain is over: what still runs ends as a broken answer does."""
         exchange = self._exchange
-        if exchange is not None:
+        if self._tunnel is not None:
+            self._tunnel.cut()
+        elif exchange is not None:
             exchange.keeps_alive = False
             exchange.refuse(Refusal("draining", "The server is stopping; send the request again."))
 

@@ -56,6 +56,7 @@ class ServerAcceptor:
         loop = asyncio.get_running_loop()
         # A duplicate: the server closes its own, and this one is needed after a pause.
         sock = self._sock.dup()
+        sock.setblocking(False)
         has_tls = self._context is not None
         create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
         try:

@@ -41,6 +41,7 @@ class ProxiedAcceptor:
         trusted: TrustedProxies | None,
         context: ssl.SSLContext | None,
         head_timeout_s: float,
+        max_arrivals: int = MAX_ARRIVALS,
     ) -> None:
         """`trusted`: whose header is required and believed; None: everybody's."""
         self._sock = sock
@@ -48,6 +49,7 @@ class ProxiedAcceptor:
         self._trusted = trusted
         self._context = context
         self._head_timeout_s = head_timeout_s
+        self._max_arrivals = max_arrivals
         self._loop = asyncio.get_running_loop()
         self._arrivals: set[_Arrival] = set()
         self._adoptions: set[asyncio.Task[None]] = set()
@@ -78,7 +80,7 @@ class ProxiedAcceptor:
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTS_AT_ONCE):
-            if len(self._arrivals) >= MAX_ARRIVALS:
+            if len(self._arrivals) >= self._max_arrivals:
                 self._loop.remove_reader(self._sock.fileno())  # `leave` adds it again
                 return
             try:
@@ -106,7 +108,7 @@ class ProxiedAcceptor:
         self._loop.add_reader(self._sock.fileno(), self._accept)
 
     def leave(self, arrival: _Arrival) -> None:
-        if len(self._arrivals) == MAX_ARRIVALS and self._is_started:
+        if len(self._arrivals) == self._max_arrivals and self._is_started:
             self._loop.add_reader(self._sock.fileno(), self._accept)
         self._arrivals.discard(arrival)
 

@@ -36,13 +36,12 @@ def take_snapshot(
     for upstream in apis:
         counters += _counters(upstream)
         gauges += _gauges(upstream)
-    worst = [worst_circuit(_circuits(upstream)) for upstream in apis]
     return Snapshot(
         counters=tuple(counters),
         gauges=tuple(gauges),
         peaks=tuple(metrics.peaks()),
         distributions=tuple(metrics.distributions()),
-        circuits=tuple(circuit for circuit in worst if circuit is not None),
+        circuits=tuple(_circuit(upstream) for upstream in apis),
     )
 
 
@@ -71,9 +70,10 @@ def _gauges(upstream: Upstream) -> list[Series]:
     ]
 
 
-def _circuits(upstream: Upstream) -> list[Circuit]:
-    circuits = [
+def _circuit(upstream: Upstream) -> Circuit:
+    troubled = [
         Circuit(upstream.name, breaker.state, breaker.reason, breaker.failed_at)
         for breaker in upstream.breakers
+        if breaker.reason
     ]
-    return circuits or [Circuit(upstream.name, "closed", "", 0.0)]
+    return worst_circuit(troubled) or Circuit(upstream.name, "closed", "", 0.0)

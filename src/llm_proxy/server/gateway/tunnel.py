@@ -62,6 +62,13 @@ class Tunnel:
             self._upstream.finish()
             self._end()
 
+    def cut(self) -> None:
+        """The server stops."""
+        if not self._is_done:
+            self._upstream.finish()
+            self._end(error_code="draining", truncated=True)
+            self._client.end_tunnel()
+
     # What the upstream's connection says.
 
     def response_continues(self, body: bytes, ends: bool) -> None:
