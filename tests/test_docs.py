@@ -63,6 +63,20 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
 
 
+def test_every_test_of_the_table_of_faults_exists() -> None:
+    """Those without a folder are the gateway's."""
+    table = (ROOT / "docs" / "reliability.md").read_text()
+    named = re.findall(r"`((?:\w+/)*test_\w+\.py)(?:::(\w+))?`", table)
+    assert len(named) == table.count(".py") > 100
+    missing = []
+    for path, test in named:
+        file = ROOT / "tests" / (path if "/" in path else f"server/gateway/{path}")
+        text = file.read_text() if file.exists() else ""
+        if not re.search(rf"^(async )?def {test}\b" if test else ".", text, re.MULTILINE):
+            missing.append(f"{path}::{test}")
+    assert missing == []
+
+
 def test_server_starts_with_the_env_file_as_shipped(tmp_path: Path) -> None:
     environ = {**os.environ, "LLM_PROXY_HOME": str(tmp_path)}
 

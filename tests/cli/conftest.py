@@ -61,8 +61,8 @@ def control_plane(tmp_path: Path) -> Iterator[str]:
     context = ControlContext(
         store=store,
         management_token=Secret(MANAGEMENT_TOKEN),
-        apis=("openai", "anthropic"),
-        default_api="openai",
+        apis=lambda: ("openai", "anthropic"),
+        default_api=lambda: "openai",
         publish=publish,
         health=lambda: HealthReport(ready=True, draining=False, checks={}),
     )

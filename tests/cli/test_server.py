@@ -237,6 +237,38 @@ def test_restart_starts_what_was_not_running(home: Home) -> None:
     assert home.status()["running"] is True
 
 
+def test_reload_reads_again_what_the_start_read(home: Home) -> None:
+    """From where it was started, though a daemon runs elsewhere."""
+    home.environ["API_CONFIG_PATH"] = "providers.yaml"
+    path = home.runtime / "providers.yaml"
+    text = (
+        "apis:\n  mine:\n    base_url: https://upstream.invalid\n"
+        "    allowed_endpoints: [/*]\n    allowed_methods: [POST]\n"
+    )
+    path.write_text(text)
+    before = home.start("--workers", "1")
+    path.write_text(text + "    retries: 1\n")
+    refused = home.run("reload")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert f"Error: the old configuration stays in force: {path}:6" in refused.stderr
+    assert home.status()["workers"][0]["pid"] == before["workers"][0]["pid"]
+    path.write_text(text)
+    done = home.run("reload")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert f"pid {before['pid']} has reloaded; 1 workers serve" in done.stderr
+    after = home.status()
+    assert after["pid"] == before["pid"]
+    assert after["workers"][0]["pid"] != before["workers"][0]["pid"]
+    assert get(after["address"], "/ready") == 200
+
+
+def test_reload_without_a_server_is_told(home: Home) -> None:
+    done = home.run("reload")
+    assert done.returncode == 5
+    assert "no server is running" in done.stderr
+    assert "server start" in done.stderr
+
+
 def test_killed_worker_is_replaced_and_requests_go_on(home: Home) -> None:
     status = home.start("--workers", "2")
     victim = status["workers"][0]["pid"]
@@ -279,7 +311,7 @@ def test_stopping_waits_for_a_running_request_only_so_long(home: Home) -> None:
         stopped = home.run("stop", "--timeout", "0.5")
         assert time.monotonic() - began < 10
     assert stopped.returncode == 0
-    assert "was killed" in stopped.stderr
+    assert "what had not finished within 0.5 s was cut" in stopped.stderr
     assert home.pid() is None
     assert list(home.runtime.iterdir()) == []
 

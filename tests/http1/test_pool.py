@@ -253,6 +253,17 @@ async def test_who_gave_up_may_ask_again(upstream: Upstream) -> None:
     assert handler.connection is None
 
 
+async def test_closing_opens_nothing_for_those_who_wait(upstream: Upstream) -> None:
+    pool = upstream.pool(limits=Connection(max_conns=1))
+    handlers = [upstream.handler(pool).ask() for _ in range(2)]
+    await upstream.accept()
+    await handlers[0].connected()
+    await pool.close()
+    await asyncio.sleep(0)
+    assert pool.waiting_count == 0
+    assert handlers[1].connection is None
+
+
 async def test_pool_tells_its_numbers(upstream: Upstream) -> None:
     pool = upstream.pool(limits=Connection(max_conns=2))
     handlers = [upstream.handler(pool).ask() for _ in range(3)]

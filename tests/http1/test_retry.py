@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llm_proxy.http1.retry import FLOOR, MAX_S, PERIOD_S, Retries
@@ -91,6 +91,10 @@ def test_requests_of_long_ago_allow_nothing() -> None:
     assert granted(budget, 100) == FLOOR
 
 
+QUIET = [("q", 0.0)] * 7 + [("q", 1.1)] + [("r", 3.0), ("q", 2.0)] + [("q", 0.0)] * 3
+
+
+@example([*QUIET, ("q", 1.0), ("q", 3.0), ("q", 3.0), ("r", 3.0)], 1)  # a period begun late
 @given(st.lists(st.tuples(st.sampled_from("qqqqqr"), st.floats(0, 3)), max_size=300), st.integers())
 def test_retries_never_multiply_an_outage(steps: list[tuple[str, float]], seed: int) -> None:
     """Whatever the traffic: in any 5 s no more than 10, or a fifth of the last 10 s' requests."""

@@ -27,8 +27,8 @@ def context(tmp_path: Path) -> ControlContext:
     return ControlContext(
         store=Store(tmp_path / "llm-proxy.db", cipher=Cipher(new_encryption_key())),
         management_token=Secret("m" * 20),
-        apis=("openai",),
-        default_api="openai",
+        apis=lambda: ("openai",),
+        default_api=lambda: "openai",
         publish=publish,
         health=lambda: HealthReport(ready=True, draining=False, checks={}),
     )

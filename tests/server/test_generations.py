@@ -168,12 +168,14 @@ async def test_dead_worker_of_the_present_generation_is_replaced_and_serves(
     harness: Harness,
 ) -> None:
     await harness.succeed("busy")
-    (victim,) = await harness.succeed("good")
+    (pid,) = await harness.succeed("good")
     harness.generations.all[0].pool.hurry(0)
     await harness.until(lambda: len(harness.gone) == 1)
-    os.kill(victim, signal.SIGKILL)
+    (victim,) = harness.generations.all[0].pool.ready
+    os.kill(pid, signal.SIGKILL)
+    await victim.wait()
     (answered,) = await harness.ask()  # the connection waited in the socket
-    assert int(answered) != victim
+    assert int(answered) != pid
 
 
 async def test_drain_and_cut_end_every_generation(harness: Harness) -> None:

@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from llm_proxy.server.pidfile import running_pid
+from llm_proxy.server.state import read_state
 
 PROGRAM = """
 import sys
@@ -73,3 +75,40 @@ def test_foreground_server_announces_itself_logs_to_stderr_and_drains(tmp_path: 
     assert program.returncode == 0
     assert '"stopped"' in errors
     assert not (tmp_path / "server.log").exists()
+
+
+TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-c", sys.argv[1], "foreground", "127.0.0.1:0"])
+"""
+
+
+def test_foreground_server_stops_when_its_terminal_hangs_up(tmp_path: Path) -> None:
+    """While the SIGHUP that somebody sends means: reload."""
+    terminal, end = os.openpty()
+    program = subprocess.Popen(
+        [sys.executable, "-c", TERMINAL, PROGRAM],
+        env=os.environ | {"LLM_PROXY_HOME": str(tmp_path)},
+        stdin=end,
+        stdout=subprocess.PIPE,
+        stderr=end,
+        text=True,
+        start_new_session=True,
+    )
+    os.close(end)
+    with program:
+        try:
+            assert program.stdout is not None
+            program.stdout.readline()
+            program.send_signal(signal.SIGHUP)
+            deadline = time.monotonic() + 30
+            while (state := read_state(tmp_path / "server.json")) and not state.last_reload:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            assert program.poll() is None
+            os.close(terminal)
+            assert program.wait(30) == 0
+        finally:
+            program.kill()
+    assert not (tmp_path / "server.pid").exists()

@@ -168,9 +168,7 @@ def reload(pid_file: PidFile = None, env: Env = None) -> None:
             f"no server is running (PID file {settings.pid_file}); "
             "start one with `llm-proxy server start -d`"
         )
-    state = request_reload(
-        pid, pid_file=settings.pid_file, state_file=settings.home.state_file
-    )
+    state = request_reload(pid, pid_file=settings.pid_file, state_file=settings.home.state_file)
     _say(f"The server with pid {pid} has reloaded; {len(state.workers)} workers serve.")
 
 
@@ -237,13 +235,14 @@ def status(as_json: AsJSON = False, pid_file: PidFile = None, env: Env = None) -
 
     settings = load_settings({"pid_file": pid_file}, env_file=env)
     pid = running_pid(settings.pid_file)
-    found = _status(pid, _state_of(settings, pid))
+    state = _state_of(settings, pid)
+    found = _status(pid, state)
     if as_json:
         print(json.dumps(found))
     elif pid is None:
         _say(f"No server is running (PID file {settings.pid_file}).")
     else:
-        _print_status(found)
+        _print_status(found, state)
     if pid is None:
         raise typer.Exit(1)
 
@@ -365,7 +364,7 @@ def _since(then: float, now: float) -> float:
     return round(max(0.0, now - then), 1)
 
 
-def _print_status(found: dict[str, Any]) -> None:
+def _print_status(found: dict[str, Any], state: ServerState | None) -> None:
     from llm_proxy.manage.tables import print_details
 
     workers = ", ".join(
@@ -378,6 +377,8 @@ def _print_status(found: dict[str, Any]) -> None:
         ("version", found["version"]),
         ("workers", workers or "none"),
     ]
+    if state is not None and state.draining:
+        fields.append(("draining", ", ".join(str(worker.pid) for worker in state.draining)))
     print_details(fields)
 
 

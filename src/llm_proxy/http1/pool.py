@@ -158,6 +158,7 @@ class Pool:
 
     async def close(self) -> None:
         """Aborts every connection, and waits for those still being opened."""
+        self._waiting.clear()  # or their turn would come
         for connection in tuple(self._open):
             connection.abandon()
         tasks = tuple(self._opening.values())

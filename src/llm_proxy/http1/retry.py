@@ -73,4 +73,4 @@ class Retries:
         self._requests_before = self._requests if is_next else 0
         self._retries_before = self._retries if is_next else 0
         self._requests = self._retries = 0
-        self._period_ends = now + PERIOD_S
+        self._period_ends = (self._period_ends if is_next else now) + PERIOD_S

@@ -90,9 +90,7 @@ def read_configuration(settings: Settings) -> Configuration:
     client_limits(settings)
     if settings.file_event_log is not None:
         check_event_log(settings.file_event_log)
-    return Configuration(
-        settings=settings, providers=providers, egress=read_egress(os.environ)
-    )
+    return Configuration(settings=settings, providers=providers, egress=read_egress(os.environ))
 
 
 def check_metrics_path(path: str, providers: Providers) -> None:

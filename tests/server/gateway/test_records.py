@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_proxy.server.gateway.exchange import PART_BYTES
+from llm_proxy.server.gateway.capture import PART_BYTES
 
 if TYPE_CHECKING:
     from tests.server.gateway.conftest import Gate, StartGate

@@ -22,12 +22,13 @@ from llm_proxy.server.gateway.answers import (
     refusal_answer,
     stream_error_event,
 )
-from llm_proxy.server.gateway.api import Upstream
 from llm_proxy.server.gateway.breaker import Breaker
+from llm_proxy.server.gateway.capture import Capture
 from llm_proxy.server.gateway.cors import add_cors, allowed_origin
 from llm_proxy.server.gateway.gateway import Gateway
-from llm_proxy.server.gateway.parameters import check_parameters
-from llm_proxy.server.gateway.plan import Plan, build_upstream_head, client_token
+from llm_proxy.server.gateway.parameters import check_request
+from llm_proxy.server.gateway.plan import Plan, client_token, control_head
+from llm_proxy.server.gateway.replay import wait_before_replay
 from llm_proxy.server.gateway.request_head import RequestHead
 from llm_proxy.server.gateway.request_ids import request_id
 from llm_proxy.server.gateway.tokens import KnownToken, check_grant, check_quota
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 MAX_QUEUED_BYTES: Final = 4096  # of a body whose upstream connection isn't there; then one read
 MAX_REPLAY_BYTES: Final = 65536  # of a request that can be sent a second time
-PART_BYTES: Final = 65536  # of a response, handed to the recorder before its end
-_IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 
 
 class Exchange:
@@ -48,8 +47,7 @@ class Exchange:
         "_body_ends",
         "_body_size",
         "_breaker",
-        "_captured",
-        "_captured_size",
+        "_capture",
         "_client",
         "_content_encoding",
         "_first_byte_at",
@@ -67,7 +65,6 @@ class Exchange:
         "_is_stream",
         "_last",
         "_plan",
-        "_record_number",
         "_replay",
         "_response_size",
         "_retry",
@@ -119,10 +116,7 @@ class Exchange:
         self._response_size = 0
         self._last = b""
         self._is_done = False
-        # What of it goes to the record.
-        self._captured: list[bytes] | None = None
-        self._captured_size = 0
-        self._record_number = NO_PARTS
+        self._capture: Capture | None = None  # of it, for the record
 
     # 1. The head is parsed, and with it came `body`.
 
@@ -140,7 +134,8 @@ class Exchange:
             elif plan.is_preflight:
                 self._answer_preflight(plan)
             else:
-                self._forward(self._control_head(plan))
+                address = self._client_address()
+                self._forward(control_head(self._head, plan, address, self.request_id))
         except Refusal as refusal:
             self.refuse(refusal)
 
@@ -171,7 +166,9 @@ class Exchange:
                 self._invite_body()
                 self._client.resume_reading()
                 return  # until `body_arrives` has all of it
-            self._check_parameters(upstream)
+            body = b"".join(self._body)
+            self._body = [body] if body else []
+            check_request(self._head, body, upstream.param_whitelist)
         check_quota(token)
         self._gateway.check_room()
         breaker = credential.breaker
@@ -225,26 +222,6 @@ class Exchange:
             self._is_invited = True
             self._client.write(CONTINUE)
 
-    def _check_parameters(self, upstream: Upstream) -> None:
-        body = b"".join(self._body)
-        self._body = [body] if body else []
-        if self._head.offers_websocket:
-            raise Refusal(
-                "param_not_allowed",
-                "Parameters are restricted here, so a WebSocket, whose messages can't be checked, "
-                "is refused; send requests instead.",
-            )
-        if not body:
-            return
-        named = self._head.named
-        if named.get(b"content-encoding", b"identity").lower() != b"identity":
-            raise Refusal(
-                "param_not_allowed",
-                "Parameters are restricted here, so a compressed body can't be checked; "
-                "send it without Content-Encoding.",
-            )
-        check_parameters(body, named.get(b"content-type", b""), upstream.param_whitelist)
-
     # 5. Forward.
 
     def _forward(self, head: bytes) -> None:
@@ -255,16 +232,6 @@ class Exchange:
             self._invite_body()
         self._sent_at = perf_counter()
         self._plan.route.upstream.pool.acquire(self)
-
-    def _control_head(self, plan: Plan) -> bytes:
-        """The control plane checks the management token itself, and is told who asks."""
-        named = self._head.named
-        added = [b"\nX-Forwarded-For: %b\r" % self._client_address().encode()]
-        if b"authorization" in named:
-            added.append(b"\nAuthorization: %b\r" % named[b"authorization"])
-        if named.get(b"x-request-id") != self.request_id.encode():
-            added.append(b"\nX-Request-ID: %b\r" % self.request_id.encode())
-        return build_upstream_head(self._head, plan, added=added)
 
     def upstream_ready(self, connection: UpstreamConnection) -> None:
         self._upstream = connection
@@ -340,22 +307,24 @@ class Exchange:
         self._forwarded = b""
         self._status = head.status
         breaker = self._breaker
-        if breaker is not None and (head.status >= 500 or breaker.failures):
+        if breaker is not None and (head.status >= 500 or breaker.is_tripped):
             breaker.answered(self, head.status)
         if self.keeps_alive and (not self._body_ends or self._gateway.is_draining):
             self.keeps_alive = False
         lines = self._response_lines(head)
         content_type = head.content_type
         self._is_stream = content_type.startswith(b"text/event-stream")
-        if self._gateway.recorder is not None and (self._is_stream or b"json" in content_type):
-            self._captured = []
+        recorder = self._gateway.recorder
+        if recorder is not None and (self._is_stream or b"json" in content_type):
             self._content_encoding = head.content_encoding
+            encoding = head.content_encoding.decode("latin-1")
+            self._capture = Capture(recorder, encoding, is_stream=self._is_stream)
         if body:
             self._first_byte_at = now
             self._response_size = len(body)
             self._last = body
-            if self._captured is not None:
-                self._captured.append(body)
+            if self._capture is not None:
+                self._capture.add(body)
             if self._frames_response:
                 body = frame_chunk(body)
         if ends:
@@ -405,8 +374,8 @@ class Exchange:
                 self._first_byte_at = perf_counter()
             self._response_size += len(body)
             self._last = body if len(body) > 3 else self._last[-3:] + body
-            if self._captured is not None:
-                self._capture(body)
+            if self._capture is not None:
+                self._capture.add(body)
             if self._frames_response:
                 body = b"%x\r\n%b\r\n" % (len(body), body)
         if not ends:
@@ -418,31 +387,9 @@ class Exchange:
         self._client.write(body)
         self._complete()
 
-    def _capture(self, body: bytes) -> None:
-        captured = self._captured
-        assert captured is not None
-        captured.append(body)
-        self._captured_size += len(body)
-        if self._captured_size >= PART_BYTES:
-            self._hand_over(captured)
-
-    def _hand_over(self, captured: list[bytes]) -> None:
-        recorder = self._gateway.recorder
-        assert recorder is not None
-        if self._record_number == NO_PARTS:
-            self._record_number = recorder.new_exchange()
-        recorder.part(
-            self._record_number,
-            b"".join(captured),
-            content_encoding=self._content_encoding.decode("latin-1"),
-            stream=self._is_stream,
-        )
-        captured.clear()
-        self._captured_size = 0
-
     def pause_response(self) -> None:
-        if self._captured:
-            self._hand_over(self._captured)  # what a slow client makes wait is held once
+        if self._capture is not None:
+            self._capture.hand_over()  # what a slow client makes wait is held once
         if self._upstream is not None:
             self._upstream.pause()
 
@@ -451,6 +398,9 @@ class Exchange:
             self._upstream.resume()
 
     def _complete(self) -> None:
+        breaker = self._breaker
+        if breaker is not None and breaker.failures and self._status < 500:
+            breaker.answered(self, self._status)  # not before: streams may break
         self._end()
         self._client.finish(self.keeps_alive)
 
@@ -486,9 +436,7 @@ class Exchange:
             self._blame(error)
             self._break(Refusal(error.code, str(error)))
             return
-        wait = self._wait_before_retry(error, connection)
-        if wait is not None:
-            self._retry = asyncio.get_running_loop().call_later(wait, self._send_again)
+        if connection is not None and self._waits_for_replay(connection, error):
             return
         self._blame(error)
         if not self._tries and self._token is not None:
@@ -499,20 +447,21 @@ class Exchange:
         if self._breaker is not None and error.code != "overloaded":
             self._breaker.failed(self, str(error))
 
-    def _wait_before_retry(
-        self, error: UpstreamError, connection: UpstreamConnection | None
-    ) -> float | None:
-        """Seconds; None where the request must not be sent again, or was often enough."""
-        replay = self._replay
-        if connection is None or replay is None or not error.is_untouched:
-            return None
-        is_safe = self._head.method in _IDEMPOTENT or b"idempotency-key" in self._head.named
-        if not is_safe and connection.has_delivered(len(replay)):
-            return None
-        if connection.is_reused:
-            return 0.0  # it was closed for being idle, just as it was used again
+    def _waits_for_replay(self, connection: UpstreamConnection, error: UpstreamError) -> bool:
         assert self._plan is not None
-        return self._plan.route.upstream.pool.retries.delay(self._tries)
+        if self._replay is None:
+            return False
+        wait_s = wait_before_replay(
+            self._head,
+            self._replay,
+            connection,
+            error=error,
+            tries=self._tries,
+            retries=self._plan.route.upstream.pool.retries,
+        )
+        if wait_s is not None:
+            self._retry = asyncio.get_running_loop().call_later(wait_s, self._send_again)
+        return wait_s is not None
 
     def _send_again(self) -> None:
         assert self._plan is not None
@@ -627,10 +576,11 @@ class Exchange:
         if recorder is None:
             return
         grant = self._token.grant if self._token is not None else None
+        capture = self._capture
         recorder.put(
             (
                 RECORD,
-                self._record_number,
+                capture.number if capture is not None else NO_PARTS,
                 self._timestamp,
                 self.request_id,
                 grant.project_id if grant is not None else "",
@@ -649,6 +599,6 @@ class Exchange:
                 error_code,
                 self._client_address(),
                 self._content_encoding.decode("latin-1"),
-                b"".join(self._captured) if self._captured else b"",
+                capture.rest() if capture is not None else b"",
             )
         )

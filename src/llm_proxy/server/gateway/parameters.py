@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from llm_proxy.errors import Refusal
+from llm_proxy.server.gateway.request_head import RequestHead
 
 # Codecs that Python has beside the charsets; some take the square of the length.
 _NO_CHARSETS: Final = frozenset(
@@ -22,6 +23,26 @@ _CHARSETS: Final = frozenset(
     (*aliases, *aliases.values(), "cp720", "cp874", "koi8_t", "koi8_u", "utf_8_sig")
 )
 _SHOWN: Final = 100  # characters of a refused value
+
+
+def check_request(head: RequestHead, body: bytes, whitelist: Mapping[str, Sequence[str]]) -> None:
+    """Raises Refusal for a request whose parameters are not allowed, or can't be seen."""
+    if head.offers_websocket:
+        raise Refusal(
+            "param_not_allowed",
+            "Parameters are restricted here, so a WebSocket, whose messages can't be checked, "
+            "is refused; send requests instead.",
+        )
+    if not body:
+        return
+    named = head.named
+    if named.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise Refusal(
+            "param_not_allowed",
+            "Parameters are restricted here, so a compressed body can't be checked; "
+            "send it without Content-Encoding.",
+        )
+    check_parameters(body, named.get(b"content-type", b""), whitelist)
 
 
 def check_parameters(

@@ -112,6 +112,16 @@ def build_upstream_head(
     return b"".join(parts)
 
 
+def control_head(head: RequestHead, plan: Plan, client_address: str, request_id: str) -> bytes:
+    """The control plane checks the management token itself, and is told who asks."""
+    added = [b"\nX-Forwarded-For: %b\r" % client_address.encode()]
+    if b"authorization" in head.named:
+        added.append(b"\nAuthorization: %b\r" % head.named[b"authorization"])
+    if head.named.get(b"x-request-id") != request_id.encode():
+        added.append(b"\nX-Request-ID: %b\r" % request_id.encode())
+    return build_upstream_head(head, plan, added=added)
+
+
 def client_token(head: RequestHead) -> bytes:
     """From `Authorization: Bearer`, else the first of the other headers, else the sub-protocol.
     Raises Refusal."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from string import ascii_letters, digits
 from typing import TYPE_CHECKING, Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -57,6 +58,8 @@ _LINES: Final = line_pattern(
     ]
 )
 _NEVER_ALLOWED: Final = frozenset((b"CONNECT", b"TRACE"))  # a tunnel for anybody; an echo of keys
+# Of a host and port by RFC 3986 section 3.2: unreserved, percent-encoded, sub-delims, `[v6]:port`.
+_HOST_BYTES: Final = (ascii_letters + digits + "-._~%!$&'()*+,;=:[]").encode()
 _NO_CALLBACKS: Final = object()
 _MAX_LENGTH_DIGITS: Final = 15
 _AT_MOST_ONCE: Final = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect"))
@@ -187,6 +190,8 @@ def parse_request_head(raw: bytes) -> RequestHead:
         raise Refusal("invalid_request", "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
     elif not head.host_at:
         raise Refusal("invalid_request", "The request has no Host header (RFC 9112 section 3.2).")
+    elif named[b"host"].translate(None, _HOST_BYTES):
+        raise Refusal("invalid_request", "The Host header is not a host (RFC 9112 section 3.2).")
     _decide_framing(head)
     if b"connection" in named:
         _obey_connection(head, named[b"connection"])
