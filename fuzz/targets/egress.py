@@ -22,7 +22,10 @@ def run(data: bytes) -> None:
     asyncio.set_event_loop(LOOP)
     piece, answer = (data[0] + 1 if data else 1), data[1:]
     whole = _connect(answer, piece=65536)
-    must(_connect(answer, piece=piece) == whole, "cut elsewhere it is another answer")
+    in_pieces = _connect(answer, piece=piece)
+    is_surplus = whole != in_pieces == "open" and not answer.endswith(b"\r\n\r\n")
+    is_same = (whole == "open") == (in_pieces == "open")
+    must(is_same or is_surplus, "cut elsewhere it is another answer")
     if whole == "open":
         line, _, rest = answer.partition(b"\r\n")
         must(line.startswith((b"HTTP/1.1 2", b"HTTP/1.0 2")), "a tunnel that nobody opened")

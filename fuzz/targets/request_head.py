@@ -46,7 +46,7 @@ ROUTER = asyncio.run(_make_router())
 def run(data: bytes) -> None:
     last = LastHead()
     for raw in data.split(SEPARATOR)[:3]:
-        raw = raw.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+        raw = (raw + b"\r\n\r\n").partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
         fresh = _forwarded(lambda: parse_request_head(raw))  # noqa: B023 - called at once
         again = _forwarded(lambda: last.parse(raw))  # noqa: B023
         must(fresh == again, "a head that resembles the last one is taken for it")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import posixpath
 import re
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 from fuzz.target import Target, must
 from llm_proxy.errors import Refusal
 from llm_proxy.http1.timers import Timers
 from llm_proxy.providers import Api
 from llm_proxy.server.gateway.api import build_control, build_upstream
+from llm_proxy.server.gateway.request_head import parse_request_head
 from llm_proxy.server.gateway.routing import MANAGEMENT, PROBES, Route, Router
 
 BASES = {"a": b"/base/v1", "b": b""}
@@ -40,9 +41,10 @@ ROUTER = asyncio.run(_make_router())
 
 
 def run(data: bytes) -> None:
-    target = data.partition(b" ")[0]
-    if not target or any(byte <= 32 or byte >= 127 for byte in target):
-        return  # llhttp lets none through
+    try:
+        target = parse_request_head(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % data).target
+    except Refusal:
+        return
     for attempt in range(2):  # the second time it is remembered
         try:
             route, query = ROUTER.route(target)
@@ -58,7 +60,8 @@ def _check(route: Route, target: bytes, attempt: int) -> None:
     if route.upstream.is_control:
         first = route.endpoint[1:].partition(b"/")[0]
         must(first in MANAGEMENT or route.endpoint in PROBES, "a stranger at the control plane")
-        must(_normal(route.endpoint) == route.endpoint.rstrip(b"/"), "a control path that moves")
+        normal = _normal(route.endpoint)
+        must(normal.split(b"/")[1] in MANAGEMENT or normal in PROBES, "a control path that moves")
         return
     base = BASES[name]
     must(route.upstream_path == base + route.endpoint, "another path at the upstream")
@@ -79,8 +82,7 @@ def _check(route: Route, target: bytes, attempt: int) -> None:
 def _expected(target: bytes, name: str) -> bytes:
     path = target.partition(b"?")[0]
     if not path.startswith(b"/"):
-        parts = urlsplit(path.decode())
-        path = path[len(parts.scheme) + 3 + len(parts.netloc) :] or b"/"
+        path = re.sub(rb"^https?://[^/]*", b"", path, flags=re.IGNORECASE) or b"/"
     prefix = b"/" + name.encode()
     if path == prefix or path.startswith(prefix + b"/"):
         return path[len(prefix) :] or b"/"

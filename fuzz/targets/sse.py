@@ -31,7 +31,8 @@ def _events(pieces: list[bytes]) -> list[bytes]:
     text = b"".join(blocks.feed(piece) for piece in pieces) + blocks.finish()
     events = [event for part in text.split(b"\n\n") if (event := part.strip(b"\n"))]
     with_data = [event for event in events if b"data" in event]
-    must(list(events_with(text, b"data")) == with_data, "events are found otherwise")
+    found = [event.strip(b"\n") for event in events_with(text, b"data")]
+    must(found == with_data, "events are found otherwise")
     return events
 
 

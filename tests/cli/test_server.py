@@ -114,7 +114,9 @@ def test_daemon_starts_answers_is_seen_refuses_a_second_and_stops(home: Home) ->
     assert "management token" in started.stderr
     assert "manage project create" in started.stderr
     status = home.status()
-    assert set(status) == {"running", "pid", "uptime_seconds", "address", "version", "workers"}
+    fields = {"running", "pid", "uptime_seconds", "address", "url", "version", "workers"}
+    assert set(status) == fields
+    assert status["url"] == f"http://{status['address']}"
     assert status["running"] is True
     assert status["pid"] == home.pid()
     assert [set(worker) for worker in status["workers"]] == [{"pid", "uptime_seconds"}]
@@ -148,6 +150,7 @@ def test_nothing_running_is_told_by_every_command(home: Home) -> None:
         "pid": None,
         "uptime_seconds": None,
         "address": None,
+        "url": None,
         "version": None,
         "workers": [],
     }

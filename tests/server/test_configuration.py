@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import trustme
 
 from llm_proxy.errors import ConfigError
 from llm_proxy.home import Home
 from llm_proxy.secrets import Secret
 from llm_proxy.server.configuration import FIXED, check_reloadable, read_configuration
-from llm_proxy.settings import Address, Settings, load_or_create_secrets
+from llm_proxy.settings import Address, Settings, UnixAddress, load_or_create_secrets
 
 
 @pytest.fixture
@@ -81,3 +83,80 @@ def test_everything_else_may_change(complete: Settings, tmp_path: Path) -> None:
     )
     check_reloadable(complete, wanted)
     assert set(FIXED) < set(Settings.__struct_fields__)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"tls_cert": Path("/c")}, "TLS_KEY is missing: TLS needs both"),
+        ({"tls_key": Path("/k")}, "TLS_CERT is missing: TLS needs both"),
+        (
+            {
+                "tls_cert": Path("/c"),
+                "tls_key": Path("/k"),
+                "listen_addr": UnixAddress(Path("/run/s")),
+            },
+            r"TLS isn't spoken on a Unix socket \(unix:/run/s\)",
+        ),
+        ({"metrics_path": "/openai/x"}, "METRICS_PATH /openai/x lies under .* 'openai'"),
+        ({"max_concurrent_requests": 1, "workers": 2}, "MAX_CONCURRENT_REQUESTS must be 0 or"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_told(
+    complete: Settings, change: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        read_configuration(msgspec.structs.replace(complete, **change))
+
+
+def test_workers_share_the_limit_of_concurrent_requests_exactly(
+    complete: Settings, tmp_path: Path
+) -> None:
+    wanted = msgspec.structs.replace(complete, max_concurrent_requests=8, workers=3)
+    configs = read_configuration(wanted).worker_configs(tmp_path, events_socket=None)
+    assert [config.client_limits.max_concurrent_requests for config in configs] == [3, 3, 2]
+
+
+def test_listening_is_configured_as_the_settings_say(complete: Settings, tmp_path: Path) -> None:
+    wanted = msgspec.structs.replace(
+        complete,
+        workers=3,
+        max_concurrent_requests=8,
+        client_head_timeout=1.0,
+        client_body_timeout=2.0,
+        keep_alive_timeout=3.0,
+        client_write_timeout=4.0,
+        proxy_protocol=True,
+        trusted_proxies=("10.0.0.0/8",),
+    )
+    configs = read_configuration(wanted).worker_configs(tmp_path, events_socket=None)
+    assert [config.client_limits.max_concurrent_requests for config in configs] == [3, 3, 2]
+    limits = configs[0].client_limits
+    assert (limits.head_timeout, limits.body_timeout) == (1, 2)
+    assert (limits.keep_alive_timeout, limits.write_timeout) == (3, 4)
+    assert configs[0].proxy_protocol
+    assert configs[0].trusted_proxies == ("10.0.0.0/8",)
+    with pytest.raises(ConfigError, match="MAX_CONCURRENT_REQUESTS"):
+        read_configuration(msgspec.structs.replace(wanted, max_concurrent_requests=2))
+
+
+def test_tls_needs_a_pair_that_belongs_together_and_tcp(
+    complete: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    past = datetime.now(UTC) - timedelta(days=1)
+    issued = trustme.CA().issue_cert("localhost", not_after=past)
+    cert.write_bytes(issued.cert_chain_pems[0].bytes())
+    key.write_bytes(issued.private_key_pem.bytes())
+    wanted = msgspec.structs.replace(complete, tls_cert=cert, tls_key=key)
+    (config,) = read_configuration(wanted).worker_configs(tmp_path, events_socket=None)
+    assert (config.tls_cert, config.tls_key) == (str(cert), str(key))
+    assert "has expired on" in caplog.text
+    for change, problem in [
+        ({"tls_key": None}, "TLS_KEY is missing"),
+        ({"tls_cert": None}, "TLS_CERT is missing"),
+        ({"tls_key": tmp_path / "none"}, "TLS_KEY: .*none can't be read"),
+        ({"listen_addr": UnixAddress(tmp_path / "s")}, "TLS isn't spoken on a Unix socket"),
+    ]:
+        with pytest.raises(ConfigError, match=problem):
+            read_configuration(msgspec.structs.replace(wanted, **change))

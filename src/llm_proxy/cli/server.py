@@ -194,6 +194,7 @@ def restart(
 
     Flags given here replace those. A configuration that can't be used leaves the server running.
     """
+    from llm_proxy.server.configuration import read_configuration
     from llm_proxy.server.pidfile import running_pid
 
     given: dict[str, object] = {
@@ -220,7 +221,7 @@ def restart(
     given = kept | {field: value for field, value in given.items() if value is not None}
     settings = load_settings(given, env_file=env)
     flags = _kept_flags(settings, given, env)
-    _check_providers(settings)
+    read_configuration(settings)  # raises when the new server could not start
     if pid is None:
         _say("No server was running; starting one.")
     else:
@@ -323,17 +324,6 @@ def _kept_flags(
     if env is not None:
         flags["env_file"] = str(env.absolute())
     return flags
-
-
-def _check_providers(settings: Settings) -> None:
-    from llm_proxy.providers import load_providers
-
-    load_providers(
-        settings.config_path,
-        request_timeout=settings.request_timeout,
-        default_api=settings.default_api,
-        openai_api_url=settings.openai_api_url,
-    )
 
 
 def _state_of(settings: Settings, pid: int | None) -> ServerState | None:

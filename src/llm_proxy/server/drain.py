@@ -13,6 +13,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_DRAIN_S: Final = 30.0
 IDLE_GRACE_S: Final = 0.5
 ACCEPTED_LATE_S: Final = 0.1  # uvloop tells of a connection a tick after the kernel accepted it
+GREETED_LATE_S: Final = 1.0  # and of one that begins with a handshake or a header, after that
 _CUT_S: Final = 1.0  # for the ends of what was cut to reach clients that read
 _POLL_S: Final = 0.05
 
@@ -28,9 +29,12 @@ class Connection(Protocol):
 
 
 class Drain:
-    def __init__(self, connections: Set[Connection]) -> None:
-        """`connections` are those open at any time."""
+    def __init__(
+        self, connections: Set[Connection], *, accepted_late_s: float = ACCEPTED_LATE_S
+    ) -> None:
+        """`connections` are those open at any time; one that was accepted is soon among them."""
         self._connections = connections
+        self._accepted_late_s = accepted_late_s
         self._loop = asyncio.get_running_loop()
         self._deadline = math.inf
         self._idle_grace_s = IDLE_GRACE_S
@@ -55,7 +59,7 @@ class Drain:
 
     async def run(self) -> None:
         """Call it when nothing is accepted any more."""
-        await asyncio.sleep(ACCEPTED_LATE_S)
+        await asyncio.sleep(self._accepted_late_s)
         while self._connections and self._loop.time() < self._deadline:
             if not self._is_told:
                 self._is_told = True

@@ -42,6 +42,7 @@ from llm_proxy.server.channel import (
     decode_to_worker,
     encode,
 )
+from llm_proxy.server.drain import ACCEPTED_LATE_S, GREETED_LATE_S
 from llm_proxy.server.drain import Drain as Draining
 from llm_proxy.server.gateway.api import Upstream, build_control, build_upstream
 from llm_proxy.server.gateway.client_address import TrustedProxies
@@ -78,7 +79,10 @@ class Worker:
         self._recording: asyncio.Task[None] | None = None
         self._is_ending = asyncio.Event()
         self._is_store_lost = False
-        self.draining = Draining(self._connections)
+        greets = config.tls_cert is not None or config.proxy_protocol
+        self.draining = Draining(
+            self._connections, accepted_late_s=GREETED_LATE_S if greets else ACCEPTED_LATE_S
+        )
 
     async def start(self) -> None:
         """Raises LLMProxyError when the configuration can't be used."""

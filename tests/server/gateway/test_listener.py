@@ -227,3 +227,63 @@ async def test_pausing_leaks_no_descriptor(opened: Callable[..., Awaitable[Liste
     os.close(later)
     assert later <= free + 1
     acceptor.close()
+
+
+class Stubborn:
+    """An acceptor that starts once, and then fails a while."""
+
+    def __init__(self, failures: int) -> None:
+        self._failures = failures
+        self.is_started = False
+
+    async def start(self) -> None:
+        await asyncio.sleep(0)
+        if self._failures > 0 and not self.is_started and self._was_started:
+            self._failures -= 1
+            raise OSError("no memory")
+        self.is_started = self._was_started = True
+
+    _was_started = False
+
+    def pause(self) -> None:
+        self.is_started = False
+
+    def close(self) -> None:
+        self.pause()
+
+    async def wait_closed(self) -> None:
+        return
+
+
+async def test_failed_resumption_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    acceptor = Stubborn(failures=2)
+    with few_descriptors(30):
+        listeners = Listeners([acceptor])
+        await listeners.open()
+        occupied = [os.dup(0) for _ in range(30)]
+        with pytest.raises(OSError, match="Too many open files"):
+            os.dup(0)
+        listeners.check(0.0)
+        assert not acceptor.is_started
+        for number in occupied:
+            os.close(number)
+        for second in range(1, 10):
+            listeners.check(float(second))
+            await asyncio.sleep(0.001)
+    assert acceptor.is_started
+    assert caplog.text.count("can't be accepted again yet: no memory") == 2
+    listeners.close()
+    await listeners.wait_closed()
+
+
+async def test_socket_that_can_not_be_served_leaks_nothing() -> None:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    free = os.dup(0)
+    os.close(free)
+    acceptor = ServerAcceptor(sock, Echo, context=None, handshake_timeout_s=1)
+    with pytest.raises(ValueError, match="Stream"):
+        await acceptor.start()
+    acceptor.close()
+    again = os.dup(0)
+    os.close(again)
+    assert again <= free

@@ -127,6 +127,26 @@ def test_charset_that_is_none_is_refused(charset: bytes) -> None:
     refused(b'{"model": "gpt-4"}', b"application/json; charset=" + charset)
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        b";t*;t*0",  # the standard library's reader raises TypeError for this
+        b"; charset*0",
+        b"; charset*=utf-16''x",
+        b"; charset=utf-8; charset=utf-16",
+        b'; charset="utf-8',
+        b'; a="; charset=utf-16"',
+        b";" + b" " * 60_000 + b"charset",
+    ],
+)
+def test_charset_that_readers_may_see_differently_is_refused(parameters: bytes) -> None:
+    body = b'{"model": "gpt-4"}'
+    if b"charset" in parameters:
+        refused(body, b"application/json" + parameters)
+    else:
+        check(body, b"application/json" + parameters)
+
+
 @pytest.mark.parametrize("charset", [b"idna", b"punycode", b"unicode_escape", b"undefined"])
 def test_codecs_that_are_no_charsets_are_refused_fast(charset: bytes) -> None:
     """Some of them take the square of the length."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Mapping, Sequence
-from email.message import Message
 from encodings import normalize_encoding
 from encodings.aliases import aliases
 from fnmatch import fnmatchcase
@@ -22,6 +22,10 @@ _NO_CHARSETS: Final = frozenset(
 _CHARSETS: Final = frozenset(
     (*aliases, *aliases.values(), "cp720", "cp874", "koi8_t", "koi8_u", "utf_8_sig")
 )
+# RFC 9110 sections 5.6.6 and 8.3.1.
+_TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PARAMETER: Final = re.compile(rf'[ \t]*;[ \t]*({_TOKEN})=({_TOKEN}|"(?:[^"\\]|\\.)*")')
+_MEDIA_TYPE: Final = re.compile(rf"[^; \t]*(?:{_PARAMETER.pattern})*[ \t]*")
 _SHOWN: Final = 100  # characters of a refused value
 
 
@@ -104,11 +108,15 @@ def _read_regardless(body: bytes) -> Sequence[tuple[str, Any]]:
 
 def _charset(content_type: bytes) -> str | None:
     """The codec of the declared charset, unless that is what RFC 8259 says anyway."""
-    message = Message()
-    message["Content-Type"] = content_type.decode("latin-1")
-    charset = message.get_param("charset")
-    if not isinstance(charset, str):
+    text = content_type.decode("latin-1")
+    if "charset" not in text.lower():
         return None
+    if not _MEDIA_TYPE.fullmatch(text):
+        raise LookupError(text)
+    charsets = [value for name, value in _PARAMETER.findall(text) if name.lower() == "charset"]
+    if len(charsets) != 1:  # readers differ in which of several they take, or in `charset*`
+        raise LookupError(text)
+    charset = charsets[0].strip('"')
     normal = normalize_encoding(charset).lower()
     name = codecs.lookup(normal).name if normal in _CHARSETS else ""
     if not name or name in _NO_CHARSETS:
