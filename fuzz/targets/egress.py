@@ -23,7 +23,8 @@ def run(data: bytes) -> None:
     piece, answer = (data[0] + 1 if data else 1), data[1:]
     whole = _connect(answer, piece=65536)
     in_pieces = _connect(answer, piece=piece)
-    is_surplus = whole != in_pieces == "open" and not answer.endswith(b"\r\n\r\n")
+    has_more = answer.find(b"\r\n\r\n") + 4 < len(answer)
+    is_surplus = whole != in_pieces == "open" and has_more
     is_same = (whole == "open") == (in_pieces == "open")
     must(is_same or is_surplus, "cut elsewhere it is another answer")
     if whole == "open":

@@ -47,14 +47,14 @@ def _check_client_token(data: bytes) -> None:
         return
     must(token and token in lines, "a token that nobody sent")
     rest = b"".join(head.parts)
-    protocols = [line for line in rest.split(b"\r") if line[1:23].lower() == KEY_PROTOCOL_LINE]
+    protocols = [line for line in rest.split(b"\r") if line[1:24].lower() == KEY_PROTOCOL_LINE]
     items = [item.strip() for line in protocols for item in line[24:].split(b",")]
     must(
         not any(item.startswith(KEY_PROTOCOL) for item in items), "a key in a sub-protocol is kept"
     )
 
 
-KEY_PROTOCOL_LINE = b"sec-websocket-protocol"
+KEY_PROTOCOL_LINE = b"sec-websocket-protocol:"
 TARGET = Target(
     covers=("llm_proxy.secrets", "llm_proxy.server.gateway.plan"),
     run=run,

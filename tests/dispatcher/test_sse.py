@@ -48,6 +48,12 @@ def test_event_comes_out_with_its_blank_line_and_not_before() -> None:
     assert blocks.held == len(b"data: 2")
 
 
+def test_bytes_like_a_bom_are_none_after_the_start() -> None:
+    stream = b"\n\n\xef\xbb\xbfdata: 1\n\n"
+    assert events_of([stream]) == [b"\xef\xbb\xbfdata: 1"]
+    assert events_of([stream[:2], stream[2:]]) == [b"\xef\xbb\xbfdata: 1"]
+
+
 @pytest.mark.parametrize(
     "pieces", [[b"\xef\xbb\xbfdata: 1\n\n"], [b"\xef", b"\xbb\xbfdata: 1\n\n"]]
 )

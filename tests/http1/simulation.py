@@ -146,7 +146,7 @@ class Link(asyncio.Transport):
         self.end = ""  # as the peer saw it: "", "fin" or "reset"
         self._takes_no_more = False  # closed, not only half: a write is answered with a reset
         self._incoming = bytearray()
-        self._saw_fin = False
+        self.has_read_fin = False
         # The transport's.
         self.unsent = bytearray()
         self.is_closed = False
@@ -211,8 +211,8 @@ class Link(asyncio.Transport):
             del self._incoming[:size]
             self.loop.call_soon(self._read)
             self.protocol.data_received(data)
-        elif self.has_left and not self._saw_fin:
-            self._saw_fin = True
+        elif self.has_left and not self.has_read_fin:
+            self.has_read_fin = True
             if not self.protocol.eof_received():
                 self.close()
 

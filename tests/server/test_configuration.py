@@ -152,11 +152,12 @@ def test_tls_needs_a_pair_that_belongs_together_and_tcp(
     (config,) = read_configuration(wanted).worker_configs(tmp_path, events_socket=None)
     assert (config.tls_cert, config.tls_key) == (str(cert), str(key))
     assert "has expired on" in caplog.text
-    for change, problem in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"tls_key": None}, "TLS_KEY is missing"),
         ({"tls_cert": None}, "TLS_CERT is missing"),
         ({"tls_key": tmp_path / "none"}, "TLS_KEY: .*none can't be read"),
         ({"listen_addr": UnixAddress(tmp_path / "s")}, "TLS isn't spoken on a Unix socket"),
-    ]:
+    ]
+    for change, problem in cases:
         with pytest.raises(ConfigError, match=problem):
             read_configuration(msgspec.structs.replace(wanted, **change))

@@ -60,10 +60,11 @@ class EventBlocks:
         return piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _skip_bom(self) -> None:
-        if len(self._pending) >= len(_BOM):
+        if self._pending.startswith(_BOM):
+            del self._pending[: len(_BOM)]
             self._is_start = False
-            if self._pending.startswith(_BOM):
-                del self._pending[: len(_BOM)]
+        elif not _BOM.startswith(self._pending):
+            self._is_start = False
 
 
 def events_with(block: bytes, needle: bytes) -> Iterator[bytes]:

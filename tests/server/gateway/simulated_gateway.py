@@ -95,6 +95,7 @@ class SimulatedClient:
         self.sent = 0  # bytes
         self.is_poisoned = False  # what was planned is followed by bytes that are no request
         self.has_hung_up = False
+        self._parsed: tuple[object, list[Received]] = (None, [])
 
     def plan(self, request: Planned) -> None:
         self.outgoing += request.raw
@@ -113,9 +114,12 @@ class SimulatedClient:
         return bool(self.outgoing) and not (self.link.is_closed or self.has_hung_up)
 
     def answers(self) -> list[Received]:
-        methods = [request.method for request in self.planned]
         end = "" if self.has_hung_up else self.link.end  # it did not wait for that
-        return parse_answers(bytes(self.link.received), methods, end)
+        state = (len(self.link.received), len(self.planned), end)
+        if self._parsed[0] != state:
+            methods = [request.method for request in self.planned]
+            self._parsed = state, parse_answers(bytes(self.link.received), methods, end)
+        return self._parsed[1]
 
 
 class SimulatedGateway:
@@ -125,6 +129,7 @@ class SimulatedGateway:
         self.connections: set[ClientConnection] = set()
         self.clients: list[SimulatedClient] = []
         self.answers: dict[tuple[Link, int], Answer] = {}  # by link and number of the request
+        self._parsed: dict[Link, tuple[int, list[Received]]] = {}
         self._limits = limits
         self._failures = breaker_failures
         self.loop.do(self._build)
@@ -167,7 +172,11 @@ class SimulatedGateway:
         return client
 
     def requests_of(self, link: Link) -> list[Received]:
-        return parse_requests(bytes(link.received))
+        size, requests = self._parsed.get(link, (0, []))
+        if size != len(link.received):
+            requests = parse_requests(bytes(link.received))
+            self._parsed[link] = len(link.received), requests
+        return requests
 
     def planned(self, request_id: bytes) -> tuple[SimulatedClient, Planned]:
         return next(
