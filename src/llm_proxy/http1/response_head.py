@@ -88,7 +88,7 @@ def parse_response_head(raw: bytes) -> ResponseHead:
             if head.status == 204 or switches:  # may have none (RFC 9110 section 8.6)
                 parts[index] = b""
         elif name == b"content-encoding":
-            head.content_encoding = value.lower()
+            head.content_encoding = value
         elif name == b"x-request-id":
             head.has_request_id = True
         else:
@@ -96,7 +96,7 @@ def parse_response_head(raw: bytes) -> ResponseHead:
             if name == b"connection":
                 named += b"," + value
             elif name == b"transfer-encoding":
-                if head.is_chunked or is_http_10 or value.lower() != b"chunked":
+                if head.is_chunked or is_http_10 or value != b"chunked":
                     raise FramingError("its Transfer-Encoding is not `chunked` in HTTP/1.1")
                 head.is_chunked = True
     if head.is_chunked and head.content_length >= 0:
@@ -119,8 +119,9 @@ def _switch(head: ResponseHead, raw: bytes) -> None:
 
 
 def _read_line(line: bytes) -> tuple[bytes, bytes]:
-    """Lower-case name and value; lines that upstreams repeat in every answer are remembered."""
-    known = split_line(line)
+    """Both in lower case; lines that upstreams repeat in every answer are remembered."""
+    name, value = split_line(line)
+    known = name, value.lower()
     is_short = len(line) <= _LONGEST_KNOWN_LINE
     if is_short and known[0] in _REPEATED and len(_known_lines) < _MAX_KNOWN_LINES:
         _known_lines[line] = known

@@ -122,6 +122,7 @@ class Processes:
         self._generations.begin_drain(timeout_s)
         # With the workers' own closed too, new connections are refused instead of left waiting.
         self._sockets.close()
+        self._write_state()
         await self._generations.drain(timeout_s)
         for writer in tuple(self._writers):
             await writer.finish()
@@ -269,6 +270,7 @@ class Processes:
             runtime_folder=str(self._foundation.runtime_folder),
             workers=_states(current.pool.ready if current is not None else []),
             draining=_states(self._generations.draining),
+            is_stopping=self._is_draining,
             writer_pid=None if self._writer is None else self._writer.pid,
             reloads=self._reloads,
             last_reload=self._last_reload,

@@ -21,7 +21,10 @@ def request_reload(
 ) -> ServerState:
     """The server's state once it has reloaded; raises its reason when it refused."""
     # One that begins after this look at the state reads what is in the files now.
-    number = _state(pid, state_file).reloads + 1
+    state = _state(pid, state_file)
+    if state.is_stopping:
+        raise LLMProxyError(f"the server with pid {pid} is stopping; nothing was reloaded")
+    number = state.reloads + 1
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGHUP)
     deadline = time.monotonic() + timeout_s
@@ -29,7 +32,8 @@ def request_reload(
         time.sleep(_POLL_S)
         if running_pid(pid_file) != pid:
             raise LLMProxyError(f"the server with pid {pid} ended during the reload; see its log")
-        state = _state(pid, state_file)
+        if (state := _state(pid, state_file)).is_stopping:
+            raise LLMProxyError(f"the server with pid {pid} is stopping; nothing was reloaded")
         if state.last_reload is None or state.last_reload.number < number:
             continue
         if state.last_reload.error is not None:

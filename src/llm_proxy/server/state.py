@@ -34,6 +34,7 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
     runtime_folder: str | None
     workers: list[WorkerState]
     draining: list[WorkerState] = []  # of earlier configurations
+    is_stopping: bool = False  # takes no new connections
     writer_pid: int | None = None
     reloads: int = 0  # begun since the start
     last_reload: ReloadResult | None = None  # the last that has ended

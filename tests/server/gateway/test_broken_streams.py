@@ -79,6 +79,13 @@ async def test_broken_sse_gets_an_error_event_between_events(
     await only_record_is_truncated(gate)
 
 
+async def test_type_of_a_stream_may_be_written_in_capitals(gate: Gate) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: Text/Event-Stream\r\n" + CHUNKED
+    client, peer = await stream(gate, b"data: 1\n\n", head=head)
+    peer.close()
+    assert error_in(await client.chunk())["code"] == "upstream_broken"
+
+
 async def test_broken_sse_gets_no_event_in_the_middle_of_one(gate: Gate) -> None:
     client, peer = await stream(gate, b"data: 1\n\n", b'data: {"half')
     peer.close()

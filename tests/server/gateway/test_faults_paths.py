@@ -134,7 +134,7 @@ async def test_control_paths_never_reach_an_api(
 @pytest.mark.parametrize(
     "target", [b"http://evil.test/v1/models", b"https://evil.test:1/v1/models", b"/v1/models"]
 )
-@pytest.mark.parametrize("host", [b"evil.test", b"evil.test:1", b"", b"a, b", b"127.0.0.1@evil"])
+@pytest.mark.parametrize("host", [b"evil.test", b"evil.test:1", b"", b"[::1]:1"])
 async def test_no_request_chooses_its_upstream(gate: Gate, target: bytes, host: bytes) -> None:
     request = gate.request(b"X-Forwarded-Host: evil.test", method=b"GET", target=target)
     request = request.replace(b"proxy.test", host)

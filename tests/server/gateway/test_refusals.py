@@ -211,16 +211,23 @@ async def test_chunked_body_over_the_limit_is_413_when_it_gets_there(start_gate:
     assert await client.is_left()
 
 
-async def test_body_over_the_limit_while_its_token_is_loaded_is_413(start_gate: StartGate) -> None:
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_body_over_the_limit_is_refused_once_its_token_is_loaded(
+    start_gate: StartGate, is_known: bool
+) -> None:
     gate = await start_gate(max_request_size=100_000)
     gate.grants.may_load.clear()
+    token = gate.token if is_known else new_token().reveal().encode()
     client = await gate.connect()
-    await client.send(gate.request(b"Transfer-Encoding: chunked"))
+    await client.send(gate.request(b"Transfer-Encoding: chunked", token=token))
     await gate.grants.is_asked.wait()
     await client.send(b"186a1\r\n" + b"x" * 100_001 + b"\r\n" + b"1\r\nx\r\n" * 50_000)
+    gate.grants.may_load.set()
     response = await client.response()
-    assert (response.status, response.code) == (413, "body_too_large")
-    assert await client.is_left()  # which needs the rest of the upload to be read
+    expected = (413, "body_too_large") if is_known else (401, "invalid_token")
+    assert (response.status, response.code) == expected
+    if is_known:
+        assert await client.is_left()  # which needs the rest of the upload to be read
 
 
 async def test_store_that_fails_is_503(gate: Gate) -> None:

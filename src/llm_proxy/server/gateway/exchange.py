@@ -210,6 +210,8 @@ class Exchange:
 
     def _check_size(self, limit: int) -> None:
         if self._head.content_length > limit or self._body_size > limit:
+            if self._head.is_chunked:
+                self.keeps_alive = False  # there may be no end to it
             raise Refusal(
                 "body_too_large",
                 f"The body is longer than the {limit} bytes allowed here.",
@@ -266,11 +268,17 @@ class Exchange:
             self._body.append(data)
         if self._upstream is not None:
             self._send_body(self._upstream)
-        elif self._is_forwarding or self._token is None:
-            if not self._is_over_limit() and self._body_size > MAX_QUEUED_BYTES:
-                self._client.pause_reading()
+        elif self._is_forwarding:
+            if not self._is_over_limit():
+                self._hold_body()
+        elif self._token is None:
+            self._hold_body()
         else:
             self._retry_admit()  # a parameter whitelist waits for the whole body
+
+    def _hold_body(self) -> None:
+        if self._body_size > MAX_QUEUED_BYTES:
+            self._client.pause_reading()
 
     def _send_body(self, upstream: UpstreamConnection) -> None:
         if self._is_over_limit():
@@ -287,7 +295,6 @@ class Exchange:
         try:
             self._check_size(self._plan.route.upstream.max_body)
         except Refusal as refusal:
-            self.keeps_alive = False
             self.refuse(refusal)
             return True
         return False
