@@ -114,8 +114,9 @@ def test_daemon_starts_answers_is_seen_refuses_a_second_and_stops(home: Home) ->
     assert "management token" in started.stderr
     assert "manage project create" in started.stderr
     status = home.status()
-    fields = {"running", "pid", "uptime_seconds", "address", "url", "version", "workers"}
-    assert set(status) == fields
+    fields = {"running", "pid", "stopping", "uptime_seconds"}
+    assert set(status) == fields | {"address", "url", "version", "workers"}
+    assert status["stopping"] is False
     assert status["url"] == f"http://{status['address']}"
     assert status["running"] is True
     assert status["pid"] == home.pid()
@@ -148,6 +149,7 @@ def test_nothing_running_is_told_by_every_command(home: Home) -> None:
     assert home.status() == {
         "running": False,
         "pid": None,
+        "stopping": False,
         "uptime_seconds": None,
         "address": None,
         "url": None,
@@ -258,7 +260,7 @@ def test_reload_reads_again_what_the_start_read(home: Home) -> None:
     path.write_text(text)
     done = home.run("reload")
     assert (done.returncode, done.stdout) == (0, "")
-    assert f"pid {before['pid']} has reloaded; 1 workers serve" in done.stderr
+    assert f"pid {before['pid']} has reloaded (workers: 1)." in done.stderr
     after = home.status()
     assert after["pid"] == before["pid"]
     assert after["workers"][0]["pid"] != before["workers"][0]["pid"]
@@ -317,6 +319,22 @@ def test_stopping_waits_for_a_running_request_only_so_long(home: Home) -> None:
     assert "what had not finished within 0.5 s was cut" in stopped.stderr
     assert home.pid() is None
     assert list(home.runtime.iterdir()) == []
+
+
+def test_server_that_finishes_what_runs_says_so(home: Home) -> None:
+    status = home.start()
+    host, port = status["address"].split(":")
+    with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as client:
+        client.sendall(b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Le")
+        with home.begin("stop", "--timeout", "20") as stopping:
+            until(lambda: home.status()["stopping"])
+            shown, health, reload = home.run("status"), home.run("health"), home.run("reload")
+            client.close()
+            stopping.communicate(timeout=TIMEOUT_S)
+    assert (shown.returncode, ", stopping" in shown.stdout) == (0, True)
+    assert (health.returncode, "is stopping" in health.stderr) == (5, True)
+    assert (reload.returncode, "nothing was reloaded" in reload.stderr) == (1, True)
+    assert stopping.returncode == 0
 
 
 def test_foreground_server_shows_where_it_is_and_ends_by_ctrl_c(home: Home) -> None:

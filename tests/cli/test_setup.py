@@ -168,11 +168,7 @@ def test_force_keeps_secrets_other_settings_and_the_old_provider_file(
     home.providers_file.write_text("# mine\n")
     _as_json(capsys, "--openai-key", OPENAI, "--project", "two", "--addr", ":1", "--force")
     after = _entries(home)
-    moved = {
-        "LISTEN_ADDR": "0.0.0.0:1",
-        "LLM_PROXY_MANAGE_API_BASE_URL": "http://127.0.0.1:1",
-    }
-    assert after == {**before, **moved, "LOG_LEVEL": "debug"}
+    assert after == {**before, "LISTEN_ADDR": "0.0.0.0:1", "LOG_LEVEL": "debug"}
     assert home.providers_file.with_suffix(".yaml.bak").read_text() == "# mine\n"
     assert "openai" in load_providers(home.providers_file)[0].apis
 

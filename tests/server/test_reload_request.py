@@ -35,6 +35,9 @@ def on_hup(number, frame):
         end(3, "that was the one before")
         time.sleep(0.2)
         end(4, None)
+    if behaviour == "stop":
+        state = read_state(folder / "server.json")
+        write_state(folder / "server.json", msgspec.structs.replace(state, is_stopping=True))
     if behaviour == "good":
         end(1, None)
     if behaviour == "refuse":
@@ -107,6 +110,11 @@ def test_end_of_a_reload_that_had_begun_before_is_not_the_answer(ask: Ask) -> No
 def test_server_that_dies_is_told(ask: Ask) -> None:
     with pytest.raises(LLMProxyError, match="ended during the reload"):
         ask("die")
+
+
+def test_server_that_is_stopping_is_told(ask: Ask) -> None:
+    with pytest.raises(LLMProxyError, match="is stopping; nothing was reloaded"):
+        ask("stop")
 
 
 def test_server_that_says_nothing_is_given_up(ask: Ask) -> None:

@@ -169,7 +169,7 @@ def reload(pid_file: PidFile = None, env: Env = None) -> None:
             "start one with `llm-proxy server start -d`"
         )
     state = request_reload(pid, pid_file=settings.pid_file, state_file=settings.home.state_file)
-    _say(f"The server with pid {pid} has reloaded; {len(state.workers)} workers serve.")
+    _say(f"The server with pid {pid} has reloaded (workers: {len(state.workers)}).")
 
 
 @app.command()
@@ -339,6 +339,7 @@ def _status(pid: int | None, state: ServerState | None) -> dict[str, Any]:
     return {
         "running": pid is not None,
         "pid": pid,
+        "stopping": state is not None and state.is_stopping,
         "uptime_seconds": _since(state.started_at, now) if state else None,
         "address": state.address if state else None,
         "url": _shown_url(state.address, state.tls_cert) if state else None,
@@ -361,8 +362,9 @@ def _print_status(found: dict[str, Any], state: ServerState | None) -> None:
         f"{worker['pid']} (up {_shown_duration(worker['uptime_seconds'])})"
         for worker in found["workers"]
     )
+    running = f"pid {found['pid']}, up {_shown_duration(found['uptime_seconds'])}"
     fields = [
-        ("running", f"pid {found['pid']}, up {_shown_duration(found['uptime_seconds'])}"),
+        ("running", running + (", stopping" if found["stopping"] else "")),
         ("address", found["url"]),
         ("version", found["version"]),
         ("workers", workers or "none"),
@@ -385,11 +387,17 @@ def _shown_duration(seconds: float | None) -> str:
 
 def _local_server(pid_file: Path | None, env: Path | None) -> LocalServer:
     """The running one, else the one that would be started."""
+    from llm_proxy.errors import Unreachable
     from llm_proxy.server.local_server import LocalServer
     from llm_proxy.server.pidfile import running_pid
 
     settings = load_settings({"pid_file": pid_file}, env_file=env)
     state = _state_of(settings, running_pid(settings.pid_file))
+    if state is not None and state.is_stopping:
+        raise Unreachable(
+            f"the server with pid {state.pid} is stopping: it finishes what runs, "
+            "and takes no new connections"
+        )
     if state is not None:
         return LocalServer.running(state)
     return LocalServer.to_be_started(settings)

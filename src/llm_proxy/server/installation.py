@@ -22,13 +22,10 @@ from llm_proxy.secrets import (
     new_token,
     token_digest,
 )
-from llm_proxy.server.local_server import local_url
-from llm_proxy.settings import Settings, UnixAddress
+from llm_proxy.settings import Settings
 from llm_proxy.store.database import Store
 from llm_proxy.store.projects import Project, create_project
 from llm_proxy.store.tokens import Token, create_token
-
-_FOUND_BY_DEFAULT = "127.0.0.1:8080"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +72,7 @@ def install(
         if home.providers_file.exists():
             write_private(backup, home.providers_file.read_text("utf-8"))
         write_private(home.providers_file, _provider_text(default_api))
-        before = _entries(home.env_file)
-        url = _management_url(settings, before)
-        write_private(home.env_file, _env_text(before | entries | url))
+        write_private(home.env_file, _env_text(_entries(home.env_file) | entries))
         if project is None:
             return None
         return _issue(settings.database_path, Cipher(encryption_key), project, now)
@@ -103,19 +98,6 @@ def _provider_text(default_api: str) -> str:
 
 def _entries(path: Path) -> dict[str, str]:
     return {entry.name: entry.value for entry in read_env_file(path)} if path.exists() else {}
-
-
-def _management_url(settings: Settings, before: Mapping[str, str]) -> dict[str, str]:
-    """So that `manage` finds the server on this machine wherever it listens."""
-    name = "LLM_PROXY_MANAGE_API_BASE_URL"
-    address = settings.manage_addr or settings.listen_addr
-    if name in before:
-        address_before = before.get("MANAGE_ADDR") or before.get("LISTEN_ADDR", "")
-        stays = before[name] != local_url(address_before)  # somebody's own choice
-    else:
-        stays = str(address) == _FOUND_BY_DEFAULT
-    is_found_anyway = isinstance(address, UnixAddress) or address.port == 0
-    return {} if stays or is_found_anyway else {name: local_url(str(address))}
 
 
 def _env_text(entries: Mapping[str, str]) -> str:

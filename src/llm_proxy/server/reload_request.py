@@ -22,8 +22,11 @@ def request_reload(
     """The server's state once it has reloaded; raises its reason when it refused."""
     # One that begins after this look at the state reads what is in the files now.
     state = _state(pid, state_file)
-    if state.is_stopping:
-        raise LLMProxyError(f"the server with pid {pid} is stopping; nothing was reloaded")
+    if state is None:
+        raise LLMProxyError(
+            f"the server with pid {pid} left no state in {state_file} that this version can read; "
+            "use `llm-proxy server restart`"
+        )
     number = state.reloads + 1
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGHUP)
@@ -32,9 +35,8 @@ def request_reload(
         time.sleep(_POLL_S)
         if running_pid(pid_file) != pid:
             raise LLMProxyError(f"the server with pid {pid} ended during the reload; see its log")
-        if (state := _state(pid, state_file)).is_stopping:
-            raise LLMProxyError(f"the server with pid {pid} is stopping; nothing was reloaded")
-        if state.last_reload is None or state.last_reload.number < number:
+        state = _state(pid, state_file)
+        if state is None or state.last_reload is None or state.last_reload.number < number:
             continue
         if state.last_reload.error is not None:
             raise LLMProxyError(f"the old configuration stays in force: {state.last_reload.error}")
@@ -45,11 +47,11 @@ def request_reload(
     )
 
 
-def _state(pid: int, path: Path) -> ServerState:
+def _state(pid: int, path: Path) -> ServerState | None:
+    """Raises when the server will not reload any more."""
     state = read_state(path)
     if state is None or state.pid != pid:
-        raise LLMProxyError(
-            f"the server with pid {pid} left no state in {path} that this version can read; "
-            "use `llm-proxy server restart`"
-        )
+        return None
+    if state.is_stopping:
+        raise LLMProxyError(f"the server with pid {pid} is stopping; nothing was reloaded")
     return state

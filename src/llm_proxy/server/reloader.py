@@ -53,7 +53,7 @@ class Reloader:
         configuration = await asyncio.to_thread(read_configuration, settings)
         await self._processes.reload(configuration)
         self._on_reload(settings)
-        logger.info("the configuration was reloaded: %d workers serve", settings.workers)
+        logger.info("the configuration was reloaded (workers: %d)", settings.workers)
 
 
 async def _failure_of(reload: Awaitable[None]) -> str | None:
