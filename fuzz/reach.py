@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
 from types import CodeType, FrameType
 from typing import Any
 
-Arc = tuple[str, int, int]  # file, the line before, the line
+Arc = tuple[str, int, int, int]  # file, the line before, the line, how often: 1, 2, 3-4, 5-8 …
 Line = tuple[str, int]
 
 
@@ -43,11 +44,11 @@ class Tracer:
 
     def __init__(self, modules: tuple[str, ...]) -> None:
         self._files = {import_module(name).__file__ for name in modules}
-        self._arcs: set[Arc] = set()
+        self._counts: Counter[tuple[str, int, int]] = Counter()
 
     def watch(self, action: Callable[[], object]) -> frozenset[Arc]:
         """The arcs that it took; what it raises is ignored."""
-        self._arcs = set()
+        self._counts.clear()
         sys.settrace(self._enter)
         try:
             action()
@@ -55,19 +56,19 @@ class Tracer:
             pass
         finally:
             sys.settrace(None)
-        return frozenset(self._arcs)
+        return frozenset((*arc, (n - 1).bit_length()) for arc, n in self._counts.items())
 
     def _enter(self, frame: FrameType, event: str, argument: object) -> Any:
         path = frame.f_code.co_filename
         if path not in self._files:
             return None
-        arcs = self._arcs
+        counts = self._counts
         before = 0
 
         def step(frame: FrameType, event: str, argument: object) -> Any:
             nonlocal before
             if event == "line":
-                arcs.add((path, before, frame.f_lineno))
+                counts[path, before, frame.f_lineno] += 1
                 before = frame.f_lineno
             return step
 
@@ -75,4 +76,4 @@ class Tracer:
 
 
 def lines_in(arcs: frozenset[Arc] | set[Arc], within: set[Line]) -> set[Line]:
-    return {(path, line) for path, _, line in arcs} & within
+    return {(path, line) for path, _, line, _ in arcs} & within

@@ -11,6 +11,7 @@ from llm_proxy.address import (
     Address,
     Networks,
     UnixAddress,
+    is_loopback,
     parse_address,
     parse_listen_address,
     parse_networks,
@@ -77,6 +78,13 @@ def test_networks_are_written_in_one_way() -> None:
     assert networks == ("10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32", "unix")
     assert parse_networks(write_networks(networks)) == networks
     assert parse_networks("") == ()
+
+
+def test_loopback_is_recognised() -> None:
+    for host in ("localhost", "LocalHost.", "a.localhost", "127.9.9.9", "::1", "::ffff:127.0.0.1"):
+        assert is_loopback(host), host
+    for host in ("10.0.0.1", "0.0.0.0", "::", "x.example", "localhost.example", ""):
+        assert not is_loopback(host), host
 
 
 @pytest.mark.parametrize("text", ["10.0.0.1/8", "10.0.0.0/33", "localhost", "10.0.0.0;8"])

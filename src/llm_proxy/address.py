@@ -1,4 +1,4 @@
-"""Addresses as people write them: to listen on, and of the proxies that may name a client."""
+"""Addresses as people write them: to listen on, to reach, and of proxies in front."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ class Address:
     port: int  # 0: any free one
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return authority(self.host, self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +25,25 @@ class UnixAddress:
 
     def __str__(self) -> str:
         return f"unix:{self.path}"
+
+
+def authority(host: str, port: int) -> str:
+    """`host:port` of RFC 3986, IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is one that only this machine itself can reach."""
+    import ipaddress
+
+    host = host.lower().rstrip(".")
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        return found.ipv4_mapped.is_loopback
+    return found.is_loopback
 
 
 def parse_address(text: str) -> Address:

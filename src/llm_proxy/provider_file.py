@@ -13,6 +13,7 @@ import msgspec
 import yaml
 
 from llm_proxy import provider_rules as rules
+from llm_proxy.address import is_loopback
 from llm_proxy.errors import ConfigError
 from llm_proxy.providers import (
     Api,
@@ -150,7 +151,7 @@ class _Reader:
                 f"{where}: its end {version[0]} is left out, because the allowed endpoints begin "
                 "with it and it would be sent twice"
             )
-        if url.startswith("http:") and not rules.is_loopback(urlsplit(url).hostname or ""):
+        if url.startswith("http:") and not is_loopback(urlsplit(url).hostname or ""):
             self.warnings.append(f"{where}: keys and prompts travel unencrypted over http")
         return url
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from pathlib import Path
 
@@ -49,13 +48,6 @@ def base_url(value: Value) -> str:
         if "@" in value.text():
             raise value.problem(f"{value.where} must be {exc}") from exc  # may hold a password
         raise value.error(str(exc)) from exc
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def endpoint(value: Value) -> str:

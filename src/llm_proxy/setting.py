@@ -277,7 +277,7 @@ SETTINGS: tuple[Setting, ...] = (
         default="60s",
         parse=parse_positive_duration,
         write=format_duration,
-        doc="How long nothing of a request's body may come from a client.",
+        doc="Within which another 1 KiB of a request's body, or its end, must come from a client.",
     ),
     Setting(
         field="keep_alive_timeout",

@@ -86,6 +86,34 @@ def test_env_file_is_checked_too(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert f"Error: {env}:1: LOG_LEVEL must be one of" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({"MAX_CONCURRENT_REQUESTS": "1", "LLM_PROXY_WORKERS": "2"}, "MAX_CONCURRENT_REQUESTS"),
+        ({"TLS_CERT": "cert.pem"}, "TLS_KEY is missing"),
+        ({"TLS_CERT": "no.pem", "TLS_KEY": "no.pem"}, "no.pem can't be read"),
+        ({"METRICS_PATH": "/openai/metrics"}, "lies under the paths of the api 'openai'"),
+        ({"HTTPS_PROXY": "socks5://host:1"}, "HTTPS_PROXY: proxies are spoken to over http"),
+    ],
+)
+def test_what_would_stop_a_start_is_not_valid(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    sentence: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert run(["config", "validate"]) == 1
+    assert sentence in capsys.readouterr().err
+
+
+def test_looking_makes_no_event_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FILE_EVENT_LOG", str(tmp_path / "events.jsonl"))
+    assert run(["config", "validate"]) == 0
+    assert not (tmp_path / "events.jsonl").exists()
+
+
 def test_two_different_files_are_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config", "validate", "a.yaml", "-c", "b.yaml"]) == 2
     assert "give the file once" in capsys.readouterr().err

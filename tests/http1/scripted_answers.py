@@ -23,6 +23,13 @@ class Answer:
     def is_sent(self) -> bool:
         return self.sent == len(self.raw)
 
+    @property
+    def whole(self) -> bytes:
+        """The body that somebody has who was told of its end."""
+        if not self.ends_by_close:
+            return self.body
+        return self.raw[: self.sent].partition(b"\r\n\r\n")[2]  # it ends whenever that is
+
 
 FRAMINGS: Final = (
     *("length", "interim", "chunked", "events", "close", "until close", "events until close"),

@@ -149,6 +149,7 @@ class Link(asyncio.Transport):
         self.has_read_fin = False
         # The transport's.
         self.unsent = bytearray()
+        self.dropped = 0  # bytes that were not sent before the end
         self.is_closed = False
         self._socket = _Socket(self)
         self._high, self._low = 65536, 16384
@@ -321,6 +322,7 @@ class Link(asyncio.Transport):
             self.protocol.connection_lost(exc)
         finally:
             self.is_closed = True
+            self.dropped = len(self.unsent)
             self.unsent.clear()
             self.end = self.end or ("reset" if self._socket.resets_on_close else "fin")
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import resource
 import socket
 import ssl
 import threading
@@ -167,6 +170,29 @@ async def test_refused_address_is_passed_over_at_once(world: World) -> None:
     client = await world.dial(world.dialer())
     assert client.sock.getpeername()[0] == "127.0.0.1"
     assert clock() - started_at < STAGGER_S
+
+
+async def test_lack_of_descriptors_is_not_blamed_on_the_upstream(world: World) -> None:
+    dialer = world.dialer()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        with pytest.raises(UpstreamError, match="no file descriptor") as caught:
+            await dialer.dial(Client)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert caught.value.code == "overloaded"
+
+
+async def test_look_up_that_could_not_be_made_is_not_blamed_on_the_upstream(world: World) -> None:
+    def lack(host: str) -> list[str]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with pytest.raises(UpstreamError, match="no file descriptor") as caught:
+        await world.dialer(lookup=lack).dial(Client)
+    assert caught.value.code == "overloaded"
 
 
 async def test_other_family_is_tried_too(world: World) -> None:

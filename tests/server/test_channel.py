@@ -55,7 +55,7 @@ SNAPSHOT = Snapshot(counters=(Series("requests", ("openai", "200"), 3),))
     [
         Configure(CONFIG),
         Invalidate(3, [Change("token", "id\nwith a line break")]),
-        Drain(1.5),
+        Drain(1.5, 5.0),
         Collect(4),
     ],
 )

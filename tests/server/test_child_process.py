@@ -29,6 +29,9 @@ def test_children_inherit_no_secret_but_the_rest() -> None:
         "OPENAI_API_KEY": "canary",
         "REDIS_PASSWORD": "canary",
         "DATABASE_URL": "postgres://user:canary@host/db",
+        "http_proxy": "http://user:canary@proxy:3128",
+        "ALL_PROXY": "user:canary@proxy:3128",
+        "BROKER": "amqp://user:canary@broker",
         "Aws_Secret_Access": "canary",
     }
     kept = child_environment(environ)

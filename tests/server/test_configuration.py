@@ -99,6 +99,14 @@ def test_everything_else_may_change(complete: Settings, tmp_path: Path) -> None:
             r"TLS isn't spoken on a Unix socket \(unix:/run/s\)",
         ),
         ({"metrics_path": "/openai/x"}, "METRICS_PATH /openai/x lies under .* 'openai'"),
+        (
+            {"metrics_path": "/v1/models"},
+            "METRICS_PATH /v1/models would take requests for /v1/models",
+        ),
+        (
+            {"metrics_path": "/v1/files/m"},
+            r"would take requests for /v1/files/\* of the api 'openai'",
+        ),
         ({"max_concurrent_requests": 1, "workers": 2}, "MAX_CONCURRENT_REQUESTS must be 0 or"),
     ],
 )

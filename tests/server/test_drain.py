@@ -6,7 +6,7 @@ from collections.abc import Set
 
 import pytest
 
-from llm_proxy.server.drain import ACCEPTED_LATE_S, Drain
+from llm_proxy.server.drain import ACCEPTED_LATE_S, Draining
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +43,7 @@ class Bench:
     def __init__(self) -> None:
         self.connections: set[FakeConnection] = set()
         as_protocol: Set[FakeConnection] = self.connections
-        self.drain = Drain(as_protocol)
+        self.drain = Draining(as_protocol)
 
     def add(self, *, is_idle: bool, reads: bool = True) -> FakeConnection:
         return FakeConnection(self.connections, is_idle=is_idle, reads=reads)

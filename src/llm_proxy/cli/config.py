@@ -93,19 +93,14 @@ def show(config: ConfigFile = None, env: EnvFile = None, as_json: AsJSON = False
 
 
 def _load(resolved: Resolved) -> tuple[Providers, list[str]]:
-    from llm_proxy.providers import load_providers
+    from llm_proxy.server.configuration import check_configuration
 
     settings = resolved.settings
-    providers, warnings = load_providers(
-        settings.config_path,
-        request_timeout=settings.request_timeout,
-        default_api=settings.default_api,
-        openai_api_url=settings.openai_api_url,
-    )
+    configuration, warnings = check_configuration(settings)
     token = settings.management_token
     if token is not None and len(token.reveal()) < 16:
         warnings.append("MANAGEMENT_TOKEN is short and could be guessed; use 16 characters or more")
-    return providers, warnings
+    return configuration.providers, warnings
 
 
 def _shown(resolved: Resolved, field: str) -> str:

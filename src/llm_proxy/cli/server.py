@@ -23,8 +23,8 @@ Addr = Annotated[
     str | None,
     typer.Option(
         "--addr",
-        metavar="HOST:PORT|unix:PATH",
-        help="Public address; port 0 is any.",
+        metavar="ADDRESS",
+        help="Public address, HOST:PORT or unix:/PATH; port 0 is any.",
     ),
 ]
 TlsCert = Annotated[
@@ -279,6 +279,8 @@ def health(
         print(json.dumps(document))
     else:
         print(f"{url}/health  {health.summary()}")
+        for line in health.open_circuits():
+            print(f"  {line}")
         print(f"{url}/ready   {ready.summary()}")
     if not is_healthy:
         raise typer.Exit(1)

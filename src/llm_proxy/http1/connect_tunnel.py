@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from llm_proxy.address import authority
 from llm_proxy.http1.connection import UpstreamError
 from llm_proxy.http1.opening import Opening
-from llm_proxy.http1.origin import Origin, Proxy, authority
+from llm_proxy.http1.origin import Origin, Proxy
 
 MAX_HEAD_BYTES: Final = 16384
 

@@ -13,12 +13,16 @@ from llm_proxy.http1.connection import UpstreamError
 from llm_proxy.http1.eyeballs import first_connected, interleave
 from llm_proxy.http1.opening import Opening
 from llm_proxy.http1.origin import Origin
-from llm_proxy.http1.resolver import ResolveError, Resolver
+from llm_proxy.http1.resolver import EXHAUSTED, ResolveError, Resolver
 
 STAGGER_S: Final = 0.25  # RFC 8305: the next address is tried beside one that is silent so long
 LATELY_S: Final = 30.0  # for so long an address that failed, or was silent, comes last
 MIN_HANDSHAKE_S: Final = 2.0  # what one address gets for TLS at least while others are left
 _UPSTREAM: Final = "the upstream"
+_EXHAUSTED_HERE: Final = (
+    "This server has no file descriptor or memory left for a connection to the upstream; "
+    "try again soon."
+)
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -149,7 +153,16 @@ def _explained(peer: str) -> Iterator[None]:
     try:
         yield
     except (OSError, UnicodeError) as exc:  # ssl.SSLError is an OSError
+        if _is_ours(exc):
+            raise UpstreamError("overloaded", _EXHAUSTED_HERE) from exc
         raise _failure(_explain(exc, peer)) from exc
+
+
+def _is_ours(exc: Exception) -> bool:
+    """Whether it says nothing about the peer, which must not be blamed then."""
+    if isinstance(exc, ResolveError):
+        return exc.is_ours
+    return isinstance(exc, OSError) and exc.errno in EXHAUSTED
 
 
 def _failure(message: str) -> UpstreamError:

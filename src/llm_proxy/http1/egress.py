@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 
+from llm_proxy.address import is_loopback
 from llm_proxy.errors import ConfigError
 from llm_proxy.http1.origin import Proxy
 from llm_proxy.http1.tls import client_context
@@ -36,7 +37,7 @@ class Egress(msgspec.Struct, frozen=True, kw_only=True):
     def proxy_for(self, scheme: str, host: str, port: int) -> Proxy | None:
         """What speaks for one upstream; never for one on this machine."""
         chosen = self.https if scheme == "https" else self.http
-        if chosen is None or _is_loopback(host):
+        if chosen is None or is_loopback(host) or _is_unspecified(host):
             return None
         if any(_covers(entry, host, port) for entry in self.direct):
             return None
@@ -143,12 +144,9 @@ def _covers(entry: str, host: str, port: int) -> bool:
         return False
 
 
-def _is_loopback(host: str) -> bool:
-    host = host.lower().rstrip(".")
+def _is_unspecified(host: str) -> bool:
     address = _address(host)
-    if address is None:
-        return host == "localhost" or host.endswith(".localhost")
-    return address.is_loopback or address.is_unspecified
+    return address is not None and address.is_unspecified
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 
+from llm_proxy.address import authority
 from llm_proxy.secrets import Secret
 
 
@@ -31,8 +32,3 @@ class Origin:
 
     def __str__(self) -> str:
         return self.unix_path or authority(self.host, self.port)
-
-
-def authority(host: str, port: int) -> str:
-    """`host:port` of RFC 3986, IPv6 in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import ipaddress
 import logging
 import socket
 import threading
@@ -16,12 +18,19 @@ logger = logging.getLogger(__name__)
 FRESH_S: Final = 30.0  # an answer is used this long before it is asked for again
 FAILED_S: Final = 1.0  # and a failure is believed this long
 PATIENCE_S: Final = 1.0  # for a new answer while there is an old one
+# What the system says when it is this machine that has no descriptor or memory left.
+EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 Lookup = Callable[[str], Sequence[str]]
 
 
 class ResolveError(OSError):
     """A name has no addresses, as far as can be told."""
+
+    def __init__(self, reason: str, *, is_ours: bool = False) -> None:
+        """`is_ours`: this machine had no means to ask, so it says nothing about the name."""
+        super().__init__(reason)
+        self.is_ours = is_ours
 
 
 def look_up(host: str) -> list[str]:
@@ -39,6 +48,8 @@ def _text_of(address: tuple[str, int] | tuple[str, int, int, int] | tuple[int, b
 
 def _addresses_of_literal(host: str) -> list[str]:
     """Of an IP address in any notation; empty for a name. Asks nobody, so it doesn't block."""
+    with contextlib.suppress(ValueError):
+        return [str(ipaddress.ip_address(host))]  # this takes no descriptor, as the next may
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
@@ -47,11 +58,19 @@ def _addresses_of_literal(host: str) -> list[str]:
 
 
 class _Name:
-    __slots__ = ("addresses", "asked", "good_until", "is_outage_told", "reason")
+    __slots__ = (
+        "addresses",
+        "asked",
+        "good_until",
+        "is_failure_ours",
+        "is_outage_told",
+        "reason",
+    )
 
     def __init__(self) -> None:
         self.addresses: tuple[str, ...] = ()  # of the last good answer
         self.reason = ""  # of the last failure
+        self.is_failure_ours = False
         self.good_until = float("-inf")  # addresses or, when it failed, reason
         self.asked: asyncio.Future[None] | None = None  # a look-up under way
         self.is_outage_told = False
@@ -90,7 +109,7 @@ class Resolver:
                     [name.asked], timeout=self._patience_s if name.addresses else None
                 )
         if not name.addresses:
-            raise ResolveError(name.reason)
+            raise ResolveError(name.reason, is_ours=name.is_failure_ours)
         return name.addresses
 
     def _ask(self, host: str, name: _Name) -> None:
@@ -102,17 +121,20 @@ class Resolver:
         try:
             thread.start()
         except RuntimeError as exc:  # no thread to be had
+            name.is_failure_ours = True
             self._settle(host, name, (), str(exc))
 
     def _run(self, loop: asyncio.AbstractEventLoop, host: str, name: _Name) -> None:
         addresses: tuple[str, ...] = ()
-        reason = "it has no addresses"
+        reason, is_ours = "it has no addresses", False
         try:
             addresses = tuple(self._lookup(host))
         except OSError as exc:
             reason = exc.strerror or type(exc).__name__
+            is_ours = exc.errno in EXHAUSTED
         except UnicodeError:
             reason = "it can't be a host name"
+        name.is_failure_ours = is_ours
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(self._settle, host, name, addresses, reason)
 

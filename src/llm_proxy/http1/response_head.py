@@ -66,9 +66,8 @@ def parse_response_head(raw: bytes) -> ResponseHead:
     head.status = int(raw[9:12]) if raw[:9] in _VERSIONS else 0
     if head.status < 100:
         raise FramingError("it does not begin with HTTP/1.1 and a status")
-    reason = raw[12 : raw.index(b"\r")]  # unlike header values, not validated yet
-    if reason != b" OK" and len(reason.translate(None, _CONTROLS)) < len(reason):
-        raise FramingError("its status line holds a control character")
+    if raw[12:16] != b" OK\r":
+        _check_reason(raw[12 : raw.index(b"\r")])
     is_http_10 = raw[7] == 48
     if is_http_10:
         head.is_reusable = False
@@ -102,11 +101,17 @@ def parse_response_head(raw: bytes) -> ResponseHead:
     if head.is_chunked and head.content_length >= 0:
         raise FramingError("the upstream sent Content-Length with Transfer-Encoding")
     head.lines = b"".join(parts)
-    if named and named.lower() != b",keep-alive":
+    if named and named != b",keep-alive":
         _obey_connection(head, named)
     if switches:
         _switch(head, raw)
     return head
+
+
+def _check_reason(reason: bytes) -> None:
+    """Unlike header values it is not validated yet."""
+    if len(reason.translate(None, _CONTROLS)) < len(reason):
+        raise FramingError("its status line holds a control character")
 
 
 def _switch(head: ResponseHead, raw: bytes) -> None:
@@ -122,8 +127,8 @@ def _read_line(line: bytes) -> tuple[bytes, bytes]:
     """Both in lower case; lines that upstreams repeat in every answer are remembered."""
     name, value = split_line(line)
     known = name, value.lower()
-    is_short = len(line) <= _LONGEST_KNOWN_LINE
-    if is_short and known[0] in _REPEATED and len(_known_lines) < _MAX_KNOWN_LINES:
+    is_repeated = name in _REPEATED and len(line) <= _LONGEST_KNOWN_LINE
+    if is_repeated and len(_known_lines) < _MAX_KNOWN_LINES:
         _known_lines[line] = known
     return known
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import httpx
 import msgspec
 
 import llm_proxy
+from llm_proxy import address
 from llm_proxy.errors import LLMProxyError, NotAuthorised, NotFound, Unreachable
 from llm_proxy.manage.objects import NewToken, Project, RevokedTokens, Token
 from llm_proxy.secrets import Secret, token_digest
@@ -202,11 +202,7 @@ def _trusted_roots(url: str) -> ssl.SSLContext:
 def is_loopback(url: str) -> bool:
     if url.startswith("unix:"):
         return True
-    host = httpx.URL(url).host
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback(httpx.URL(url).host)
 
 
 def _path(*parts: str) -> str:

@@ -8,7 +8,7 @@ Each message is one line of JSON. The supervisor's first is `Configure`; the wor
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -17,6 +17,8 @@ from llm_proxy.http1.egress import Egress
 from llm_proxy.measurements import Snapshot
 from llm_proxy.providers import Providers
 from llm_proxy.secrets import Secret
+
+MAX_MESSAGE_BYTES: Final = 64 << 20  # as a reader's limit
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -64,7 +66,7 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """May come again: the last one counts."""
 
     timeout_s: float
-    idle_grace_s: float = 0.5  # for a request that was on its way to a kept connection
+    idle_grace_s: float  # for a request that was on its way to a kept connection
 
 
 class Collect(msgspec.Struct, frozen=True, tag="collect"):

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
+from llm_proxy.server.channel import MAX_MESSAGE_BYTES
+
 # On a TLS connection, each read of the upstream's answer would map and unmap memory without these.
 _MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": "33554432",
     "MALLOC_TRIM_THRESHOLD_": "67108864",
     "MALLOC_TOP_PAD_": "16777216",
 }
-_CHANNEL_LIMIT = 64 << 20  # bytes of one message
 _SECRET_WORDS = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL", "DATABASE_URL")
 
 
@@ -29,8 +30,14 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
         name: value
         for name, value in environ.items()
         if not any(word in name.upper() for word in _SECRET_WORDS)
+        and not _may_hold_credentials(name, value)
     }
     return kept | _MALLOC
+
+
+def _may_hold_credentials(name: str, value: str) -> bool:
+    """As a URL does, and the address of a proxy that was given without `http://`."""
+    return "@" in value and ("://" in value or name.upper().endswith("_PROXY"))
 
 
 async def start_process(
@@ -60,7 +67,7 @@ async def open_channel() -> tuple[asyncio.StreamReader, asyncio.StreamWriter, so
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     try:
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=_CHANNEL_LIMIT)
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=MAX_MESSAGE_BYTES)
     except BaseException:
         ours.close()
         theirs.close()

@@ -77,20 +77,27 @@ class Configuration:
 
 def read_configuration(settings: Settings) -> Configuration:
     """Raises ConfigError for whatever can be known to be wrong before a process is started."""
+    configuration, warnings = check_configuration(settings)
+    for warning in warnings:
+        logger.warning("%s", warning)
+    if settings.file_event_log is not None:
+        check_event_log(settings.file_event_log)
+    return configuration
+
+
+def check_configuration(settings: Settings) -> tuple[Configuration, list[str]]:
+    """With warnings. Like `read_configuration`, but leaves no trace; secrets may be missing."""
     providers, warnings = load_providers(
         settings.config_path,
         request_timeout=settings.request_timeout,
         default_api=settings.default_api,
         openai_api_url=settings.openai_api_url,
     )
-    for warning in warnings:
-        logger.warning("%s", warning)
     check_metrics_path(settings.metrics_path, providers)
-    check_tls(settings)
+    warnings += check_tls(settings)
     client_limits(settings)
-    if settings.file_event_log is not None:
-        check_event_log(settings.file_event_log)
-    return Configuration(settings=settings, providers=providers, egress=read_egress(os.environ))
+    egress = read_egress(os.environ)
+    return Configuration(settings=settings, providers=providers, egress=egress), warnings
 
 
 def check_metrics_path(path: str, providers: Providers) -> None:
@@ -99,12 +106,21 @@ def check_metrics_path(path: str, providers: Providers) -> None:
         raise ConfigError(
             f"METRICS_PATH {path} lies under the paths of the api {name!r}; choose another"
         )
+    for endpoint in providers.apis[providers.default_api].allowed_endpoints:
+        if endpoint == "/*":  # everything else
+            continue
+        is_below = endpoint.endswith("/*") and f"{path}/".startswith(endpoint[:-1])
+        if path == endpoint or is_below:
+            raise ConfigError(
+                f"METRICS_PATH {path} would take requests for {endpoint} of the api "
+                f"{providers.default_api!r}; choose another"
+            )
 
 
-def check_tls(settings: Settings) -> None:
-    """Raises ConfigError unless the certificate and its key can be used, where there are any."""
+def check_tls(settings: Settings) -> list[str]:
+    """Warnings; raises ConfigError unless certificate and key, if any, can be used together."""
     if settings.tls_cert is None and settings.tls_key is None:
-        return
+        return []
     if settings.tls_cert is None or settings.tls_key is None:
         missing = "TLS_CERT" if settings.tls_cert is None else "TLS_KEY"
         raise ConfigError(f"{missing} is missing: TLS needs both TLS_CERT and TLS_KEY")
@@ -114,8 +130,8 @@ def check_tls(settings: Settings) -> None:
             "remove TLS_CERT and TLS_KEY, or listen on HOST:PORT"
         )
     load_context(settings.tls_cert, settings.tls_key)
-    if (warning := validity_warning(settings.tls_cert, datetime.now(UTC))) is not None:
-        logger.warning("%s", warning)
+    warning = validity_warning(settings.tls_cert, datetime.now(UTC))
+    return [] if warning is None else [warning]
 
 
 def client_limits(settings: Settings) -> list[ClientLimits]:

@@ -28,7 +28,7 @@ class Connection(Protocol):
     def abort(self) -> None: ...
 
 
-class Drain:
+class Draining:
     def __init__(
         self, connections: Set[Connection], *, accepted_late_s: float = ACCEPTED_LATE_S
     ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from llm_proxy.address import is_loopback
 from llm_proxy.errors import Unreachable
 from llm_proxy.server.local_server import LocalServer
 
@@ -33,20 +33,20 @@ class Probe:
         checks = self.content.get("checks")
         if isinstance(checks, dict):
             words += [f"{name}: {result}" for name, result in checks.items() if name != "upstreams"]
-            words += _open_circuits(checks.get("upstreams"))
         return ", ".join(words)
 
-
-def _open_circuits(upstreams: object) -> list[str]:
-    """Of the apis whose upstream fails; those that are well aren't worth a word."""
-    if not isinstance(upstreams, dict):
-        return []
-    return [
-        f"{api}: circuit {str(told['circuit']).replace('_', '-')} "
-        f"({told.get('last_failure')}, {told.get('last_failure_at')})"
-        for api, told in upstreams.items()
-        if isinstance(told, dict) and told.get("circuit", "closed") != "closed"
-    ]
+    def open_circuits(self) -> list[str]:
+        """A line for each api whose upstream fails; those that are well aren't worth a word."""
+        checks = self.content.get("checks")
+        upstreams = checks.get("upstreams") if isinstance(checks, dict) else None
+        if not isinstance(upstreams, dict):
+            return []
+        return [
+            f"{api}: circuit {str(told['circuit']).replace('_', '-')} "
+            f"({told.get('last_failure')}, {told.get('last_failure_at')})"
+            for api, told in upstreams.items()
+            if isinstance(told, dict) and told.get("circuit", "closed") != "closed"
+        ]
 
 
 def probe(url: str, path: str) -> Probe:
@@ -54,7 +54,7 @@ def probe(url: str, path: str) -> Probe:
     if url.startswith("unix:"):
         return probe_local(LocalServer(address=url), path)
     # What HTTP_PROXY names can't reach this machine's own addresses.
-    proxies: dict[str, str] | None = {} if _is_loopback(url) else None
+    proxies: dict[str, str] | None = {} if is_loopback(urlsplit(url).hostname or "") else None
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
     try:
         with opener.open(url + path, timeout=_TIMEOUT_S) as answer:
@@ -94,11 +94,3 @@ def _read(status_code: int, body: bytes) -> Probe:
     except msgspec.DecodeError:
         content = {}
     return Probe(status_code=status_code, content=content)
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

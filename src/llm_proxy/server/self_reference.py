@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
+from llm_proxy.address import authority
 from llm_proxy.errors import ConfigError
-from llm_proxy.http1.origin import authority
 from llm_proxy.http1.resolver import ResolveError, Resolver
 from llm_proxy.providers import Api
 

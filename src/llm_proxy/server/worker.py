@@ -29,6 +29,7 @@ from llm_proxy.measurements import Snapshot
 from llm_proxy.secrets import Cipher
 from llm_proxy.server.certificate import Certificate
 from llm_proxy.server.channel import (
+    MAX_MESSAGE_BYTES,
     Acknowledge,
     Collect,
     Configure,
@@ -42,8 +43,7 @@ from llm_proxy.server.channel import (
     decode_to_worker,
     encode,
 )
-from llm_proxy.server.drain import ACCEPTED_LATE_S, GREETED_LATE_S
-from llm_proxy.server.drain import Drain as Draining
+from llm_proxy.server.drain import ACCEPTED_LATE_S, GREETED_LATE_S, Draining
 from llm_proxy.server.gateway.api import Upstream, build_control, build_upstream
 from llm_proxy.server.gateway.client_address import TrustedProxies
 from llm_proxy.server.gateway.client_connection import ClientConnection
@@ -64,7 +64,6 @@ logger = logging.getLogger(__name__)
 
 RECORD_USAGE_EVERY_S: Final = 1.0  # what a killed worker forgets at most
 RECORDER_CLOSE_S: Final = 5.0
-_CHANNEL_LIMIT: Final = 64 << 20  # bytes of one message
 
 
 class Worker:
@@ -263,7 +262,7 @@ async def _start(config: WorkerConfig) -> Worker:
 
 
 async def serve(channel: socket.socket, listeners: Sequence[socket.socket]) -> int:
-    reader, writer = await asyncio.open_unix_connection(sock=channel, limit=_CHANNEL_LIMIT)
+    reader, writer = await asyncio.open_unix_connection(sock=channel, limit=MAX_MESSAGE_BYTES)
 
     async def tell(message: FromWorker) -> None:
         writer.write(encode(message))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import tracemalloc
 import zlib
 from typing import TYPE_CHECKING
 
@@ -192,6 +193,28 @@ async def test_pipelined_request_waits_for_the_reader_of_the_one_before(gate: Ga
     await peer.request()
     await peer.answer(b"last")
     assert (await client.response()).body == b"last"
+
+
+async def test_what_waits_for_a_client_is_held_once(gate: Gate) -> None:
+    client = await gate.connect(small_socket())
+    client.stop_reading()
+    await client.send(gate.request(body=b"{}"))
+    peer = await gate.openai.accept()
+    await peer.request()
+    await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    chunk = b"%x\r\n%b\r\n" % (len(BLOCK), BLOCK)
+    peer.writer.transport.set_write_buffer_limits(0)
+    transport = gate.client_transport()
+    chunk = b"%x\r\n%b\r\n" % (len(BLOCK), BLOCK)
+    tracemalloc.start()
+    try:
+        while not transport.get_write_buffer_size():
+            peer.writer.write(chunk)
+            await peer.writer.drain()  # so that nothing of it is held on this side
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1.5 * len(BLOCK)  # which is as much as is read at once
 
 
 async def test_upstream_told_to_wait_is_not_timed_out(gate: Gate) -> None:

@@ -334,10 +334,8 @@ class ClientConnectionMachine(RuleBasedStateMachine):
             assert not answer.is_complete
         if not answer.is_complete:
             return True
-        if scripted.ends_by_close:  # whenever that is
-            said = scripted.raw[: scripted.sent].partition(b"\r\n\r\n")[2]
-            return link.has_read_fin and body == said
-        return scripted.is_valid and body == scripted.body
+        has_ended = link.has_read_fin or not scripted.ends_by_close
+        return scripted.is_valid and has_ended and body == scripted.whole
 
     @invariant()
     def upstreams_get_what_was_sent(self) -> None:
@@ -444,8 +442,9 @@ class ClientConnectionMachine(RuleBasedStateMachine):
     def _check_truncated(
         self, client: SimulatedClient, is_truncated: bool, answer: Received
     ) -> None:
+        """Whether the client read all that it was sent isn't known to the record."""
         if not is_truncated:
-            assert answer.is_complete or not client.link.end or client.link.is_reset
+            assert answer.is_complete or not client.link.end or client.link.dropped
 
     def _grow_old(self) -> None:
         """Whatever is still open ends by itself."""
@@ -528,6 +527,7 @@ def test_client_connection_survives_anything() -> None:
         ClientConnectionMachine,
         settings=settings(
             max_examples=40,
+            derandomize=True,  # the same every time: what is random belongs to scripts/fuzz
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import trustme
 
-from llm_proxy.server.gateway.client_connection import ClientConnection
+from llm_proxy.server.gateway.client_connection import MAX_TLS_WRITE, ClientConnection
 from llm_proxy.server.gateway.listener import Listeners, ServerAcceptor
 from tests.server.gateway.conftest import Client, Gate, StartGate, within_limit
 
@@ -98,3 +98,29 @@ async def test_client_that_hangs_up_cancels_the_upstream(connect_tls: Connect, g
     await peer.request()
     client.close()
     assert await peer.is_left()
+
+
+class TlsTransport(asyncio.Transport):
+    """Remembers what it was told to encrypt at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+
+async def test_little_is_encrypted_before_its_client_reads(gate: Gate) -> None:
+    connection, transport = ClientConnection(gate.gateway, set()), TlsTransport()
+    connection.connection_made(transport)
+    connection.write(BODY)
+    connection.connection_lost(None)
+    assert b"".join(transport.written) == BODY
+    assert max(map(len, transport.written)) <= MAX_TLS_WRITE

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
 from llm_proxy.client_limits import ClientLimits
-from llm_proxy.server.gateway.gateway import Gateway
+from llm_proxy.server.gateway.gateway import MAX_HELD_BYTES, Gateway
 from llm_proxy.server.gateway.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -55,6 +56,24 @@ async def test_requests_over_the_limit_are_refused_and_management_is_not(
     assert gate.gateway.running == 0
     await gate.tokens.record_usage()
     assert sum(use.requests for use in gate.grants.uses) == 3  # the refused one isn't counted
+
+
+async def test_bodies_that_wait_to_be_checked_are_bounded_in_sum(start_gate: StartGate) -> None:
+    gate = await start_gate(param_whitelist={"model": ("gpt-4*",)})
+    gate.gateway.held_bytes = MAX_HELD_BYTES - 150_000  # by other connections
+    request = gate.request(b"Content-Type: application/json", b"Content-Length: 1000000")
+    patient = await gate.connect()
+    await patient.send(request + b"[" * 100_000)
+    async with asyncio.timeout(5):
+        while gate.gateway.held_bytes != MAX_HELD_BYTES - 50_000:
+            await asyncio.sleep(0.001)
+    refused = await gate.ask(request + b"[" * 100_000)
+    assert (refused.status, refused.code) == (503, "overloaded")
+    assert refused.header(b"Retry-After") == b"1"
+    patient.close()
+    for _ in range(2):
+        await gate.records.next()
+    assert gate.gateway.held_bytes == MAX_HELD_BYTES - 150_000
 
 
 async def test_connections_share_tokens_and_upstreams(gate: Gate) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_proxy.measurements import DURATION_BOUNDS, Series
-from llm_proxy.server.gateway.metrics import PEAK_WINDOW_S, Histogram, Metrics
+from llm_proxy.server.gateway.metrics import MAX_UNCOUNTED, PEAK_WINDOW_S, Histogram, Metrics
 
 
 def counters(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], int | float]:
@@ -14,9 +14,9 @@ def counters(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], int | float]
 
 def test_an_exchange_is_counted_by_its_status() -> None:
     metrics = Metrics()
-    metrics.ended("openai", 200, "", 0.5, 0.4, 0.3, 10, 1000, False)
-    metrics.ended("openai", 200, "", 0.5, 0.4, 0.3, 20, 2000, True)
-    metrics.ended("", 400, "invalid_request", 0.001, 0.0, 0.0)
+    metrics.ended(("openai", 200, "", 0.5, 0.4, 0.3, 10, 1000, False))
+    metrics.ended(("openai", 200, "", 0.5, 0.4, 0.3, 20, 2000, True))
+    metrics.ended(("", 400, "invalid_request", 0.001, 0.0, 0.0, 0, 0, False))
     found = counters(metrics)
     assert found["requests", ("openai", "200")] == 2
     assert found["requests", ("", "400")] == 1
@@ -48,7 +48,7 @@ def test_what_the_upstream_failed_is_told_apart(
     status: int, code: str, failure: str | None
 ) -> None:
     metrics = Metrics()
-    metrics.ended("openai", status, code, 0.1, 0.0, 0.0)
+    metrics.ended(("openai", status, code, 0.1, 0.0, 0.0, 0, 0, False))
     found = counters(metrics)
     failures = {labels[1]: n for (name, labels), n in found.items() if name == "upstream_errors"}
     assert failures == ({} if failure is None else {failure: 1})
@@ -59,10 +59,24 @@ def test_what_the_upstream_failed_is_told_apart(
 def test_statuses_make_a_bounded_number_of_series(statuses: list[int]) -> None:
     metrics = Metrics()
     for status in statuses:
-        metrics.ended("openai", status, "", 0.1, 0.1, 0.1)
+        metrics.ended(("openai", status, "", 0.1, 0.1, 0.1, 0, 0, False))
     found = {labels[1]: n for (name, labels), n in counters(metrics).items() if name == "requests"}
     assert sum(found.values()) == len(statuses)
     assert found.keys() <= {"none", "other", *map(str, range(100, 600))}
+
+
+def test_exchanges_are_counted_once_however_many_there_are() -> None:
+    metrics = Metrics()
+    for count in range(1, MAX_UNCOUNTED + 2):
+        metrics.ended(("openai", 200, "", 0.5, 0.4, 0.3, 1, 2, False))
+        if count == MAX_UNCOUNTED // 2:
+            assert counters(metrics)["requests", ("openai", "200")] == count
+    found = counters(metrics)
+    assert found == counters(metrics)
+    assert found["requests", ("openai", "200")] == MAX_UNCOUNTED + 1
+    assert found["response_bytes", ("openai",)] == 2 * (MAX_UNCOUNTED + 1)
+    durations = {one.name: sum(one.counts) for one in metrics.distributions()}
+    assert durations["request_duration_seconds"] == MAX_UNCOUNTED + 1
 
 
 def test_apis_are_told_of_before_their_first_request() -> None:
@@ -71,8 +85,8 @@ def test_apis_are_told_of_before_their_first_request() -> None:
 
 def test_times_that_never_came_are_in_no_histogram() -> None:
     metrics = Metrics()
-    metrics.ended("openai", 200, "", 0.5, 0.4, 0.3)
-    metrics.ended("openai", 502, "upstream_unreachable", 0.2, 0.0, 0.0)
+    metrics.ended(("openai", 200, "", 0.5, 0.4, 0.3, 0, 0, False))
+    metrics.ended(("openai", 502, "upstream_unreachable", 0.2, 0.0, 0.0, 0, 0, False))
     found = {one.name: one for one in metrics.distributions()}
     assert sum(found["request_duration_seconds"].counts) == 2
     assert found["request_duration_seconds"].total == pytest.approx(0.7)
@@ -84,7 +98,7 @@ def test_times_that_never_came_are_in_no_histogram() -> None:
 @given(st.floats(0, 1000))
 def test_a_value_is_counted_below_the_first_bound_that_is_not_less(value: float) -> None:
     histogram = Histogram(DURATION_BOUNDS)
-    histogram.add(value)
+    histogram.add((value,))
     found = histogram.measure("x")
     (index,) = [i for i, count in enumerate(found.counts) if count]
     bounds = [*found.bounds, float("inf")]

@@ -227,18 +227,18 @@ async def test_over_a_unix_socket(listen: Open, tmp_path: Path) -> None:
         writer.transport.abort()
 
 
-async def test_more_arrivals_than_may_wait_are_left_to_the_kernel(
-    listen: Open, sock: socket.socket
-) -> None:
+async def test_silent_connections_keep_nobody_out(listen: Open, sock: socket.socket) -> None:
     await listen(sock, max_arrivals=2)
     silent = [await connect(sock) for _ in range(4)]
     async with asyncio.timeout(LIMIT_S):
-        late = asyncio.create_task(ask(sock, V1 + b"hello"))
-        await asyncio.sleep(0.05)
-        assert not late.done()
-        for _, writer in silent:
-            writer.close()
-        assert await late == b"198.51.100.7 hello"
+        assert await ask(sock, V1 + b"hello") == b"198.51.100.7 hello"
+        ends = [await reader.read() for reader, _ in silent[:2]]
+    assert ends == [b"", b""]  # the oldest had to go
+    silent[-1][1].write(V1 + b"late")
+    async with asyncio.timeout(LIMIT_S):
+        assert await silent[-1][0].read(100) == b"198.51.100.7 late"
+    for _, writer in silent:
+        writer.close()
 
 
 async def test_without_descriptors_it_rests_and_then_goes_on(

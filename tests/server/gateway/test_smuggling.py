@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -81,6 +82,26 @@ async def test_doubtful_head_is_refused_and_its_connection_closed(gate: Gate, sh
 async def test_head_of_bare_line_feeds_is_not_waited_for(gate: Gate, end: bytes) -> None:
     response = await gate.ask(b"GET /v1/models HTTP/1.1\r\nHost: a" + end)
     assert (response.status, response.code) == (400, "invalid_request")
+
+
+async def test_head_is_found_wherever_it_is_cut(gate: Gate) -> None:
+    head = b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    client = await gate.connect()
+    for cut in range(2, len(head)):
+        await client.send(head[:cut])
+        await asyncio.sleep(0.001)
+        await client.send(head[cut:])
+        assert (await client.response()).code == "endpoint_not_allowed"
+
+
+async def test_bare_line_feed_is_seen_wherever_its_head_is_cut(gate: Gate) -> None:
+    head = b"GET / HTTP/1.1\r\nHost: a\nX: b"
+    for cut in range(1, len(head)):
+        client = await gate.connect()
+        await client.send(head[:cut])
+        await asyncio.sleep(0.001)
+        await client.send(head[cut:])
+        assert (await client.response()).code == "invalid_request"
 
 
 TARGETS = [

@@ -98,7 +98,7 @@ async def test_everything_that_is_counted_has_its_place_in_the_metrics(
     gate: Any, tmp_path: Path
 ) -> None:
     """Under the same name, with as many labels."""
-    gate.gateway.metrics.ended("openai", 502, "upstream_broken", 0.1, 0.1, 0.1)
+    gate.gateway.metrics.ended(("openai", 502, "upstream_broken", 0.1, 0.1, 0.1, 0, 0, False))
     snapshot = snapshot_of(gate, Recorder(str(tmp_path / "s")))
     for table, found in (
         (COUNTERS, snapshot.counters),

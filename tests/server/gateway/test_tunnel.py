@@ -268,6 +268,7 @@ async def test_parameters_that_cannot_be_checked_are_refused(start_gate: StartGa
             [b"realtime, openai-project.p"],
         ),
         (b"openai-insecure-api-key.%b", []),
+        (b"OpenAI-Insecure-API-Key.%b, realtime", [b"realtime"]),
         (
             b"a\r\nSec-WebSocket-Protocol: openai-insecure-api-key.%b"
             b"\r\nSec-WebSocket-Protocol: openai-organization.o,  b",

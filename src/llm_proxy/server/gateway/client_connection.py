@@ -30,6 +30,7 @@ DRAIN_HEAD_S: Final = 1.0  # for the rest of a head that has begun when a drain 
 DRAIN_IDLE_S: Final = 0.5  # for a request that is on its way
 LINGER_S: Final = 2.0  # reading what is still being sent, so that the answer isn't lost to a reset
 MAX_PIPELINED_BYTES: Final = 4096  # waiting for their turn; then one read
+MAX_TLS_WRITE: Final = 65536  # what is encrypted at once is held twice, if the client doesn't read
 MIN_BODY_PROGRESS: Final = 1024  # bytes within `body_timeout`: one a minute keeps nothing open
 MAX_DISCARDED_BYTES: Final = 262144  # of a refused body, to keep the connection
 _NO_BYTES: Final = b""
@@ -151,14 +152,16 @@ class ClientConnection(asyncio.Protocol):
     # Heads and bodies.
 
     def _receive_head(self, data: bytes) -> None:
+        known = 0  # bytes that were looked at: a head that drips is not searched at every drop
         if self._buffer:
+            known = len(self._buffer) if len(self._buffer) > 3 else 0
             data = self._buffer + data
             self._buffer = _NO_BYTES
         if data[:2] == b"\r\n":  # RFC 9112 section 2.2
-            data = data[2:]
-        end = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES) + 4
+            data, known = data[2:], 0
+        end = data.find(b"\r\n\r\n", known and known - 3, MAX_HEAD_BYTES) + 4
         if end < 4:
-            self._keep_head(data)
+            self._keep_head(data, known)
             return
         try:
             head = self._last_head.parse(data if end == len(data) else data[:end])
@@ -195,7 +198,8 @@ class ClientConnection(asyncio.Protocol):
             self._expect_body()
         exchange.start(body, decoder.is_complete)
 
-    def _keep_head(self, data: bytes) -> None:
+    def _keep_head(self, data: bytes, known: int) -> None:
+        fresh = data[known - (data[known - 1 : known] == b"\r") :] if known else data
         if len(data) >= MAX_HEAD_BYTES:
             self._refuse_head(
                 Refusal("headers_too_large", f"The head is longer than {MAX_HEAD_BYTES} bytes.")
@@ -204,7 +208,7 @@ class ClientConnection(asyncio.Protocol):
             self._refuse_head(
                 Refusal("url_too_long", f"The URL is longer than {MAX_TARGET_BYTES} bytes.")
             )
-        elif data.count(b"\n") != data.count(b"\r\n"):  # its end would never be found
+        elif fresh.count(b"\n") != fresh.count(b"\r\n"):  # its end would never be found
             self._refuse_head(Refusal("invalid_request", "A line of the head ends in a bare LF."))
         else:
             if data and not self._buffer:
@@ -280,7 +284,12 @@ class ClientConnection(asyncio.Protocol):
     # What the exchange says.
 
     def write(self, data: bytes) -> None:
-        if not self.is_closed:
+        if self.is_closed:
+            return
+        if len(data) > MAX_TLS_WRITE and not self.transport.can_write_eof():
+            for start in range(0, len(data), MAX_TLS_WRITE):
+                self.transport.write(data[start : start + MAX_TLS_WRITE])
+        else:
             self.transport.write(data)
 
     def can_keep_alive(self) -> bool:
@@ -416,7 +425,7 @@ class ClientConnection(asyncio.Protocol):
             exchange.refuse(
                 Refusal(
                     "request_timeout",
-                    f"Next to nothing of the body came for {self._limits.body_timeout:g} s.",
+                    f"Next to nothing of the body came within {self._limits.body_timeout:g} s.",
                 )
             )
         elif self._buffer:

@@ -7,7 +7,7 @@ from typing import Final
 
 from llm_proxy.errors import Refusal
 from llm_proxy.http1.headers import line_pattern
-from llm_proxy.server.gateway.answers import EXPOSED_HEADERS
+from llm_proxy.server.gateway.answers import EXPOSED_HEADERS, preflight_answer
 from llm_proxy.server.gateway.api import Upstream
 from llm_proxy.server.gateway.request_head import RequestHead
 
@@ -18,6 +18,19 @@ _UPSTREAM_LINES: Final[re.Pattern[bytes]] = line_pattern(
 
 def is_preflight(head: RequestHead) -> bool:
     return b"origin" in head.named and b"access-control-request-method" in head.named
+
+
+def answer_preflight(
+    head: RequestHead, upstream: Upstream, request_id: str, *, keeps_alive: bool
+) -> bytes:
+    asked = head.named.get(b"access-control-request-headers", b"").decode("latin-1")
+    return preflight_answer(
+        head.named[b"origin"].decode("latin-1"),
+        request_id,
+        methods=b", ".join(sorted(upstream.methods)).decode(),
+        asked_headers=asked or None,
+        keeps_alive=keeps_alive,
+    )
 
 
 def check_origin(head: RequestHead, upstream: Upstream) -> None:

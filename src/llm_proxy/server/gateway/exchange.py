@@ -15,23 +15,17 @@ from llm_proxy.events.record import NO_PARTS, RECORD
 from llm_proxy.http1.connection import UpstreamConnection, UpstreamError
 from llm_proxy.http1.framing import LAST_CHUNK, frame_chunk
 from llm_proxy.http1.response_head import ResponseHead
-from llm_proxy.secrets import is_well_formed_token
-from llm_proxy.server.gateway.answers import (
-    CONTINUE,
-    preflight_answer,
-    refusal_answer,
-    stream_error_event,
-)
+from llm_proxy.server.gateway.answers import CONTINUE, refusal_answer, stream_error_event
 from llm_proxy.server.gateway.breaker import Breaker
 from llm_proxy.server.gateway.capture import Capture
-from llm_proxy.server.gateway.cors import add_cors, allowed_origin
+from llm_proxy.server.gateway.cors import add_cors, allowed_origin, answer_preflight
 from llm_proxy.server.gateway.gateway import Gateway
 from llm_proxy.server.gateway.parameters import check_request
 from llm_proxy.server.gateway.plan import Plan, client_token, control_head
 from llm_proxy.server.gateway.replay import wait_before_replay
 from llm_proxy.server.gateway.request_head import RequestHead
 from llm_proxy.server.gateway.request_ids import request_id
-from llm_proxy.server.gateway.tokens import KnownToken, check_grant, check_quota
+from llm_proxy.server.gateway.tokens import KnownToken, check_form, check_grant, check_quota
 from llm_proxy.server.gateway.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -57,6 +51,7 @@ class Exchange:
         "_has_begun",
         "_head",
         "_headed_at",
+        "_held",
         "_is_close_delimited",
         "_is_end_framed",
         "_is_done",
@@ -93,6 +88,7 @@ class Exchange:
         self._body: list[bytes] = []
         self._body_ends = False
         self._body_size = 0
+        self._held = 0  # bytes of it that the gateway counts as held
         self._is_invited = False  # by 100 Continue
         # Towards the upstream.
         self._breaker: Breaker | None = None  # there is one once the request is admitted
@@ -111,7 +107,7 @@ class Exchange:
         self._frames_response = False
         self._is_close_delimited = False
         self._is_stream = False
-        self._content_encoding = b""
+        self._content_encoding = ""
         self._first_byte_at = 0.0
         self._response_size = 0
         self._last = b""
@@ -163,6 +159,7 @@ class Exchange:
         self._check_size(upstream.max_body)
         if upstream.param_whitelist:
             if not self._body_ends:
+                self._held = self._gateway.hold(self._body_size, self._held)
                 self._invite_body()
                 self._client.resume_reading()
                 return  # until `body_arrives` has all of it
@@ -180,11 +177,7 @@ class Exchange:
         self._forward(plan.upstream_head(self._head, credential.line))
 
     def _load_token(self, plan: Plan) -> None:
-        if not is_well_formed_token(client_token(self._head)):
-            raise Refusal(
-                "invalid_token",
-                "This is not a token of this proxy; check that it was copied whole.",
-            )
+        check_form(client_token(self._head))
         self._gateway.tokens.load(plan.digest, self._client_address(), self._token_loaded)
 
     def _client_address(self) -> str:
@@ -321,11 +314,14 @@ class Exchange:
         lines = self._response_lines(head)
         content_type = head.content_type
         self._is_stream = content_type.startswith(b"text/event-stream")
+        whole = b""
         recorder = self._gateway.recorder
         if recorder is not None and (self._is_stream or b"json" in content_type):
-            self._content_encoding = head.content_encoding
-            encoding = head.content_encoding.decode("latin-1")
-            self._capture = Capture(recorder, encoding, is_stream=self._is_stream)
+            encoding = self._content_encoding = head.content_encoding.decode("latin-1")
+            if ends:
+                whole = body
+            else:
+                self._capture = Capture(recorder, encoding, is_stream=self._is_stream)
         if body:
             self._first_byte_at = now
             self._response_size = len(body)
@@ -338,10 +334,9 @@ class Exchange:
             self._upstream = None  # others may use it now: a slow client must not pause it
             if self._frames_response:
                 body += LAST_CHUNK
-            self._client.write(lines + body)
-            self._complete()
-        else:
-            self._client.write(lines + body)
+        self._client.write(lines + body)
+        if ends:
+            self._complete(whole)
 
     def _response_lines(self, head: ResponseHead) -> bytes:
         """The upstream's head with our lines added, and how the body will be framed."""
@@ -385,16 +380,16 @@ class Exchange:
                 self._capture.add(body)
             if self._frames_response:
                 body = b"%x\r\n%b\r\n" % (len(body), body)
-        if not ends:
-            self._client.write(body)
-            return
-        self._upstream = None
-        if self._frames_response:
-            body += LAST_CHUNK
+        if ends:
+            self._upstream = None
+            if self._frames_response:
+                body += LAST_CHUNK
         self._client.write(body)
-        self._complete()
+        if ends:
+            self._complete()
 
     def pause_response(self) -> None:
+        self._last = self._last[-4:]  # else all of it would be held twice
         if self._capture is not None:
             self._capture.hand_over()  # what a slow client makes wait is held once
         if self._upstream is not None:
@@ -404,11 +399,12 @@ class Exchange:
         if self._upstream is not None:
             self._upstream.resume()
 
-    def _complete(self) -> None:
+    def _complete(self, whole: bytes = b"") -> None:
+        """`whole` is the body for the record, where there was nothing to capture."""
         breaker = self._breaker
         if breaker is not None and breaker.failures and self._status < 500:
             breaker.answered(self, self._status)  # not before: streams may break
-        self._end()
+        self._end(whole=whole)
         self._client.finish(self.keeps_alive)
 
     def _switched(self, head: ResponseHead, rest: bytes) -> None:
@@ -456,19 +452,16 @@ class Exchange:
 
     def _waits_for_replay(self, connection: UpstreamConnection, error: UpstreamError) -> bool:
         assert self._plan is not None
-        if self._replay is None:
+        sent, retries = self._replay, self._plan.route.upstream.pool.retries
+        if sent is None:
             return False
         wait_s = wait_before_replay(
-            self._head,
-            self._replay,
-            connection,
-            error=error,
-            tries=self._tries,
-            retries=self._plan.route.upstream.pool.retries,
+            self._head, sent, connection, error=error, tries=self._tries, retries=retries
         )
-        if wait_s is not None:
-            self._retry = asyncio.get_running_loop().call_later(wait_s, self._send_again)
-        return wait_s is not None
+        if wait_s is None:
+            return False
+        self._retry = asyncio.get_running_loop().call_later(wait_s, self._send_again)
+        return True
 
     def _send_again(self) -> None:
         assert self._plan is not None
@@ -538,46 +531,40 @@ class Exchange:
             self._gateway.tokens.forget(self._plan.digest, self._token_loaded)
 
     def _answer_preflight(self, plan: Plan) -> None:
-        named = self._head.named
-        asked = named.get(b"access-control-request-headers", b"").decode("latin-1")
         self._status = 204
         self.keeps_alive = self.keeps_alive and self._client.can_keep_alive()
-        self._client.write(
-            preflight_answer(
-                named[b"origin"].decode("latin-1"),
-                self.request_id,
-                methods=b", ".join(sorted(plan.route.upstream.methods)).decode(),
-                asked_headers=asked or None,
-                keeps_alive=self.keeps_alive,
-            )
+        upstream = plan.route.upstream
+        answer = answer_preflight(
+            self._head, upstream, self.request_id, keeps_alive=self.keeps_alive
         )
+        self._client.write(answer)
         self._end()
         self._client.finish(self.keeps_alive)
 
     # 7. Record.
 
-    def _end(self, *, error_code: str = "", truncated: bool = False) -> None:
+    def _end(self, *, error_code: str = "", truncated: bool = False, whole: bytes = b"") -> None:
         self._is_done = True
-        gateway = self._gateway
+        self._gateway.held_bytes -= self._held
         breaker = self._breaker
         if breaker is not None:
-            gateway.running -= 1
+            self._gateway.running -= 1
             if breaker.is_tripped:
                 breaker.abandoned(self)  # whatever it learned it was told before
-        if self._is_for_control():
-            return
-        now = perf_counter()
+        if not self._is_for_control():
+            self._record(error_code, truncated, whole)
+
+    def _record(self, error_code: str, truncated: bool, whole: bytes) -> None:
+        gateway, started_at = self._gateway, self._started_at
         route = self._plan.route if self._plan is not None else None
+        api = route.upstream.name if route is not None else ""
+        status = self._status
+        total_s = perf_counter() - started_at
+        first_byte_s = self._first_byte_at - started_at if self._first_byte_at else 0.0
+        upstream_s = self._headed_at - self._sent_at if self._headed_at else 0.0
+        received, sent = self._body_size, self._response_size
         gateway.metrics.ended(
-            route.upstream.name if route is not None else "",
-            self._status,
-            error_code,
-            now - self._started_at,
-            self._first_byte_at - self._started_at if self._first_byte_at else 0.0,
-            self._headed_at - self._sent_at if self._headed_at else 0.0,
-            self._body_size,
-            self._response_size,
-            truncated,
+            (api, status, error_code, total_s, first_byte_s, upstream_s, received, sent, truncated)
         )
         recorder = gateway.recorder
         if recorder is None:
@@ -592,20 +579,20 @@ class Exchange:
                 self.request_id,
                 grant.project_id if grant is not None else "",
                 grant.token_id if grant is not None else "",
-                route.upstream.name if route is not None else "",
+                api,
                 route.endpoint_text if route is not None else "",
                 self._head.method.decode(),
-                self._status,
-                (now - self._started_at) * 1e3,
-                (self._headed_at - self._sent_at) * 1e3 if self._headed_at else 0.0,
-                (self._first_byte_at - self._started_at) * 1e3 if self._first_byte_at else 0.0,
+                status,
+                total_s * 1e3,
+                upstream_s * 1e3,
+                first_byte_s * 1e3,
                 self._is_stream,
-                self._body_size,
-                self._response_size,
+                received,
+                sent,
                 truncated,
                 error_code,
                 self._client_address(),
-                self._content_encoding.decode("latin-1"),
-                capture.rest() if capture is not None else b"",
+                self._content_encoding,
+                capture.rest() if capture is not None else whole,
             )
         )

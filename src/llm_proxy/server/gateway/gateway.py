@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from llm_proxy.client_limits import ClientLimits
 from llm_proxy.errors import Refusal
@@ -12,6 +12,8 @@ from llm_proxy.server.gateway.client_address import TrustedProxies
 from llm_proxy.server.gateway.metrics import Metrics
 from llm_proxy.server.gateway.routing import Router
 from llm_proxy.server.gateway.tokens import Tokens
+
+MAX_HELD_BYTES: Final = 256 << 20  # of bodies that can only be checked once they are there
 
 
 class RecordSink(Protocol):
@@ -24,6 +26,7 @@ class Gateway:
     __slots__ = (
         "client_limits",
         "debug_headers",
+        "held_bytes",
         "is_draining",
         "metrics",
         "recorder",
@@ -56,6 +59,7 @@ class Gateway:
         self.trusted_proxies = trusted_proxies
         self.is_draining = False
         self.running = 0  # requests admitted to an api and not ended
+        self.held_bytes = 0  # of bodies that are held until they can be checked
 
     def check_room(self) -> None:
         """Raises Refusal when `max_concurrent_requests` are running."""
@@ -67,3 +71,16 @@ class Gateway:
                 "MAX_CONCURRENT_REQUESTS); try again soon.",
                 headers={"Retry-After": "1"},
             )
+
+    def hold(self, size: int, before: int) -> int:
+        """So many bytes of a body are held, and not those before; raises Refusal when all bodies
+        together are too much."""
+        if self.held_bytes + size - before > MAX_HELD_BYTES:
+            raise Refusal(
+                "overloaded",
+                "This server holds all the request bodies that it may while it checks their "
+                "parameters; try again soon.",
+                headers={"Retry-After": "1"},
+            )
+        self.held_bytes += size - before
+        return size

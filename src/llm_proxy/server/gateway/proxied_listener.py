@@ -21,7 +21,9 @@ from llm_proxy.server.gateway.proxy_protocol import (
 
 logger = logging.getLogger(__name__)
 
-MAX_ARRIVALS: Final = 1024  # whose header is not complete; more wait in the kernel's queue
+# Whose header is not complete. One more, and the oldest must go: proxies send it at once, so that
+# those who are silent could keep everybody else out.
+MAX_ARRIVALS: Final = 1024
 _ACCEPTS_AT_ONCE: Final = 64  # then others get their turn
 _REST_S: Final = 0.25  # when there are no descriptors left
 _WARN_EVERY_S: Final = 60.0
@@ -51,7 +53,7 @@ class ProxiedAcceptor:
         self._head_timeout_s = head_timeout_s
         self._max_arrivals = max_arrivals
         self._loop = asyncio.get_running_loop()
-        self._arrivals: set[_Arrival] = set()
+        self._arrivals: dict[_Arrival, None] = {}  # the oldest first
         self._adoptions: set[asyncio.Task[None]] = set()
         self._is_started = False
         self._resting: asyncio.TimerHandle | None = None
@@ -80,9 +82,6 @@ class ProxiedAcceptor:
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTS_AT_ONCE):
-            if len(self._arrivals) >= self._max_arrivals:
-                self._loop.remove_reader(self._sock.fileno())  # `leave` adds it again
-                return
             try:
                 sock, address = self._sock.accept()
             except OSError as exc:
@@ -92,8 +91,10 @@ class ProxiedAcceptor:
             sock.setblocking(False)
             peer = plain_address(address[0]) if isinstance(address, tuple) else UNIX
             if self._trusted is None or self._trusted.includes(peer):
+                if len(self._arrivals) >= self._max_arrivals:
+                    next(iter(self._arrivals)).give_up()
                 arrival = _Arrival(self, sock, peer)
-                self._arrivals.add(arrival)
+                self._arrivals[arrival] = None
                 arrival.wait(self._loop, self._head_timeout_s)
             else:
                 self.adopt(sock, peer)
@@ -108,9 +109,7 @@ class ProxiedAcceptor:
         self._loop.add_reader(self._sock.fileno(), self._accept)
 
     def leave(self, arrival: _Arrival) -> None:
-        if len(self._arrivals) == self._max_arrivals and self._is_started:
-            self._loop.add_reader(self._sock.fileno(), self._accept)
-        self._arrivals.discard(arrival)
+        del self._arrivals[arrival]
 
     def adopt(self, sock: socket.socket, client: str) -> None:
         task = self._loop.create_task(self._adopt(sock, client))

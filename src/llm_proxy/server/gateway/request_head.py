@@ -274,12 +274,12 @@ def _take_key_protocol(head: RequestHead) -> None:
 def _without_keys(head: RequestHead, line: bytes) -> bytes:
     name, _, value = line.partition(b":")
     items = [item.strip() for item in value.split(b",")]
-    kept = [item for item in items if not item.startswith(KEY_PROTOCOL)]
+    kept = [item for item in items if not item.lower().startswith(KEY_PROTOCOL)]
     if len(kept) == len(items):
         return line
     for item in items:
-        if item.startswith(KEY_PROTOCOL) and not head.key_protocol:
-            head.key_protocol = item.removeprefix(KEY_PROTOCOL)
+        if item.lower().startswith(KEY_PROTOCOL) and not head.key_protocol:
+            head.key_protocol = item[len(KEY_PROTOCOL) :]
     return b"%b: %b\r" % (name, b", ".join(kept)) if any(kept) else b""
 
 

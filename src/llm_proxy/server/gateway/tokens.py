@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 from llm_proxy.errors import Refusal, StoreError
 from llm_proxy.grants import TokenGrant, TokenUse
+from llm_proxy.secrets import is_well_formed_token
 from llm_proxy.server.gateway.api import Upstream
 from llm_proxy.server.gateway.breaker import Breaker
 
@@ -236,6 +237,14 @@ class Tokens:
 
 def _no_such_token() -> Refusal:
     return Refusal("invalid_token", "This token is unknown here; check that it was copied whole.")
+
+
+def check_form(text: bytes) -> None:
+    """Whether it can be a token at all: random strings are refused without a look-up."""
+    if not is_well_formed_token(text):
+        raise Refusal(
+            "invalid_token", "This is not a token of this proxy; check that it was copied whole."
+        )
 
 
 def check_grant(token: KnownToken, now: float) -> None:
