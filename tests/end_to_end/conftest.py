@@ -105,8 +105,4 @@ def proxy(
 @pytest.fixture(scope="module")
 def key(proxy: ServerProcess) -> bytes:
     """A token, as clients send it."""
-    with proxy.manage() as manage:
-        fields = {"name": "raw", "api_keys": {"openai": UPSTREAM_KEY.format(api="openai")}}
-        project = manage.create_project(fields)
-        made = manage.create_token({"project_id": project.id, "duration_minutes": 60})
-    return made.token.encode()
+    return proxy.add_token(UPSTREAM_KEY.format(api="openai")).encode()

@@ -149,6 +149,13 @@ class ServerProcess:
     def manage(self) -> ManagementClient:
         return ManagementClient(self.url, self.management_token)
 
+    def add_token(self, upstream_key: str = "sk-upstream-0123456789") -> str:
+        """Of a new project, whose only key is for the api openai."""
+        with self.manage() as manage:
+            fields = {"name": "one", "api_keys": {"openai": upstream_key}}
+            project = manage.create_project(fields)
+            return manage.create_token({"project_id": project.id, "duration_minutes": 60}).token
+
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 

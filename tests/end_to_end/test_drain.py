@@ -26,11 +26,7 @@ def server(launch: Launch, raw_upstream: RawUpstream) -> ServerProcess:
 
 @pytest.fixture
 def token(server: ServerProcess) -> bytes:
-    with server.manage() as manage:
-        keys = {"openai": "sk-upstream-0123456789"}
-        project = manage.create_project({"name": "one", "api_keys": keys})
-        made = manage.create_token({"project_id": project.id, "duration_minutes": 5})
-    return made.token.encode()
+    return server.add_token().encode()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.end_to_end.conftest import UPSTREAM_KEY, Launch
+from tests.end_to_end.conftest import Launch
 from tests.end_to_end.mock_thread import MockThread
 from tests.end_to_end.server_process import ServerProcess, run_command
 from tests.http1.tunnel_proxy import TunnelProxy
@@ -37,11 +37,7 @@ def prepare(launch: Launch, mock: MockThread, proxy: TunnelProxy) -> ServerProce
 def ask(server: ServerProcess, count: int) -> list[tuple[int, str]]:
     """Statuses and bodies; the server is started for it, and stopped."""
     server.start()
-    with server.manage() as manage:
-        keys = {"openai": UPSTREAM_KEY.format(api="openai")}
-        project = manage.create_project({"name": "p", "api_keys": keys})
-        made = manage.create_token({"project_id": project.id, "duration_minutes": 5})
-    with server.client(made.token) as client:
+    with server.client(server.add_token()) as client:
         answers = [client.post("/v1/chat/completions", json=QUESTION) for _ in range(count)]
     assert server.stop() == 0
     return [(answer.status_code, answer.text) for answer in answers]

@@ -31,13 +31,6 @@ def private_folders(server: ServerProcess) -> list[Path]:
     return list(server.runtime.iterdir())
 
 
-def add_token(server: ServerProcess) -> str:
-    with server.manage() as manage:
-        keys = {"openai": "sk-upstream-0123456789"}
-        project = manage.create_project({"name": "one", "api_keys": keys})
-        return manage.create_token({"project_id": project.id, "duration_minutes": 5}).token
-
-
 def test_killed_worker_is_replaced_while_the_other_serves(launch: Launch) -> None:
     server = launch(arguments=["--workers", "2"])
     server.start()
@@ -67,7 +60,7 @@ def test_stream_that_runs_is_finished_before_the_server_stops(
 ) -> None:
     server = launch(upstream=raw_upstream.address)
     server.start()
-    token = add_token(server)
+    token = server.add_token()
     with connect(server.address) as client, connect(server.address) as idle:
         client.send(b"GET /v1/x HTTP/1.1\r\nHost: p\r\n")
         client.send(b"Authorization: Bearer %b\r\n\r\n" % token.encode())
@@ -98,7 +91,7 @@ def test_second_interrupt_ends_the_server_at_once(
 ) -> None:
     server = launch(upstream=raw_upstream.address)
     server.start()
-    token = add_token(server)
+    token = server.add_token()
     with connect(server.address) as client, connect(server.address) as idle:
         client.send(b"GET /v1/x HTTP/1.1\r\nHost: p\r\n")
         client.send(b"Authorization: Bearer %b\r\n\r\n" % token.encode())

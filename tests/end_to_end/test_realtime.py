@@ -46,10 +46,7 @@ def proxy(
 
 @pytest.fixture(scope="module")
 def token(proxy: ServerProcess) -> str:
-    with proxy.manage() as manage:
-        fields = {"name": "realtime", "api_keys": {"openai": UPSTREAM_KEY.format(api="openai")}}
-        project = manage.create_project(fields)
-        return manage.create_token({"project_id": project.id, "duration_minutes": 60}).token
+    return proxy.add_token(UPSTREAM_KEY.format(api="openai"))
 
 
 def dial(proxy: ServerProcess, path: str = "/v1/echo", **options: Any) -> ClientConnection:

@@ -37,14 +37,6 @@ def write_env(server: ServerProcess, *lines: str) -> None:
     server.home.env_file.write_text("".join(f"{line}\n" for line in lines))
 
 
-def add_token(server: ServerProcess) -> bytes:
-    with server.manage() as manage:
-        keys = {"openai": "sk-upstream-0123456789"}
-        project = manage.create_project({"name": "one", "api_keys": keys})
-        made = manage.create_token({"project_id": project.id, "duration_minutes": 5})
-    return made.token.encode()
-
-
 def get(path: bytes, token: bytes) -> bytes:
     return b"GET %b HTTP/1.1\r\nHost: p\r\nAuthorization: Bearer %b\r\n\r\n" % (path, token)
 
@@ -154,7 +146,7 @@ async def test_reloads_under_load_lose_no_request_and_cut_no_stream(
 ) -> None:
     server = launch(upstream=upstream)
     await asyncio.to_thread(server.start)
-    load = Load(server.address, await asyncio.to_thread(add_token, server))
+    load = Load(server.address, (await asyncio.to_thread(server.add_token)).encode())
     pids: set[int] = set()
     async with asyncio.timeout(90), asyncio.TaskGroup() as group:
         for _ in range(ASKERS):
@@ -185,7 +177,7 @@ def test_running_stream_outlives_a_reload_and_new_requests_see_the_new_settings(
 ) -> None:
     server = launch(upstream=raw_upstream.address)
     server.start()
-    token = add_token(server)
+    token = server.add_token().encode()
     (old,) = server.worker_pids
     with connect(server.address) as client, connect(server.address) as kept:
         client.send(get(b"/v1/x", token))
@@ -266,7 +258,7 @@ def test_worker_killed_with_others_costs_its_own_streams_only(
 ) -> None:
     server = launch(upstream=raw_upstream.address, arguments=["--workers", "2"])
     server.start()
-    token = add_token(server)
+    token = server.add_token().encode()
     clients, upstreams = [], []
     for _ in range(8):
         clients.append(connect(server.address))

@@ -18,10 +18,19 @@ class Answer:
     ends_by_close: bool = False
     keeps_connection: bool = True
     sent: int = 0  # of `raw`
+    surplus: int = 0  # bytes of `raw` that are too many: they come with the end or not at all
 
     @property
     def is_sent(self) -> bool:
         return self.sent == len(self.raw)
+
+    def take(self, share: float) -> bytes:
+        """Some of what is left, marked as sent."""
+        left = self.raw[self.sent :]
+        size = max(int(len(left) * share), 1)
+        part = left if size >= len(left) - self.surplus else left[:size]
+        self.sent += len(part)
+        return part
 
     @property
     def whole(self) -> bytes:
@@ -78,7 +87,8 @@ def make_answer(kind: str, body: bytes, *, method: bytes) -> Answer:
     assert kind in ("length", "surplus")
     answer = Answer(OK + length + shown, shown)
     if kind == "surplus":  # belongs to no request: the connection can't be trusted
-        answer.raw += b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+        surplus = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+        answer.raw, answer.surplus = answer.raw + surplus, len(surplus)
         answer.keeps_connection = False
     return answer
 

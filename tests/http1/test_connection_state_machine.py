@@ -221,12 +221,9 @@ class ConnectionMachine(RuleBasedStateMachine):
     def _send_answer(self, handler: Handler, share: float, piece: int) -> None:
         answer, link = handler.answer, handler.link
         assert answer is not None and link is not None
-        part = answer.raw[answer.sent :]
-        part = part[: max(int(len(part) * share), 1)]
         if not (link.has_left or link.is_reset):
-            answer.sent += len(part)
-            link.piece = piece
-            link.send(part)
+            link.piece = MAX_PIECE if answer.surplus else piece
+            link.send(answer.take(share))
 
     @precondition(lambda self: self._has_links())
     @rule(data=st.data(), how=st.sampled_from(["half_close", "hang_up", "reset"]))

@@ -275,7 +275,7 @@ async def test_reload_follows_the_log_to_another_file(prepare: Start, tmp_path: 
         running.alter(log_file=tmp_path / "new.log")
         send(signal.SIGHUP)
         await running.reloaded(1)
-        assert "the configuration was reloaded: 1 workers" in (tmp_path / "new.log").read_text()
+        assert "the configuration was reloaded (workers: 1)" in (tmp_path / "new.log").read_text()
         running.alter(log_level="error")
         send(signal.SIGHUP)
         await running.reloaded(2)

@@ -55,6 +55,19 @@ class Wire:
         self.writer.write(data)
         await within_limit(self.writer.drain())
 
+    async def send_until_blocked(self, block: bytes) -> int:
+        """How much is taken before nothing moves any more."""
+        sent = 0
+        while True:
+            self.writer.write(block)
+            sent += len(block)
+            assert sent < 256 << 20
+            try:
+                async with asyncio.timeout(0.2):
+                    await self.writer.drain()
+            except TimeoutError:
+                return sent
+
     async def read(self, size: int) -> bytes:
         return await within_limit(self.reader.readexactly(size))
 

@@ -44,20 +44,6 @@ async def drain(wire: Wire, size: int, gate: Gate) -> tuple[int, int]:
     return checksum, held
 
 
-async def sent_until_blocked(wire: Wire) -> int:
-    """How much is taken before nothing moves any more."""
-    sent = 0
-    while True:
-        wire.writer.write(BLOCK)
-        sent += len(BLOCK)
-        assert sent < 256 * MIB
-        try:
-            async with asyncio.timeout(0.2):
-                await wire.writer.drain()
-        except TimeoutError:
-            return sent
-
-
 def small_socket() -> socket.socket:
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
@@ -98,7 +84,7 @@ async def test_client_that_does_not_read_pauses_the_upstream(gate: Gate) -> None
     peer = await gate.openai.accept()
     await peer.request()
     await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (64 * MIB))
-    sent = await sent_until_blocked(peer)
+    sent = await peer.send_until_blocked(BLOCK)
     assert sent < 32 * MIB  # what the kernel's buffers take
     assert gate.client_transport().get_write_buffer_size() < MOST_HELD
     client.go_on_reading()
@@ -113,7 +99,7 @@ async def blocked_upload(gate: Gate, request: bytes) -> tuple[Wire, Peer, int]:
     await client.send(request + BLOCK)
     peer = await gate.openai.accept()
     peer.stop_reading()
-    sent = await sent_until_blocked(client)
+    sent = await client.send_until_blocked(BLOCK)
     assert sent < 32 * MIB
     (upstream_side,) = [
         connection.transport for connection in gate.connections if not connection.is_closed
@@ -142,7 +128,7 @@ async def test_upload_waits_while_its_connection_is_opened(start_gate: StartGate
     await peer.request()
     second = await gate.connect()
     await second.send(gate.request(b"Content-Length: %d" % (64 * MIB)))
-    sent = await sent_until_blocked(second)
+    sent = await second.send_until_blocked(BLOCK)
     assert sent < 32 * MIB
     await peer.answer(b"first")
     await first.response()
@@ -163,7 +149,7 @@ async def test_what_waited_for_its_connection_can_pause_the_client_too(
     client.writer.write(request + BLOCK)  # more than this upstream takes at once
     peer = await gate.openai.accept()
     peer.stop_reading()
-    await sent_until_blocked(client)
+    await client.send_until_blocked(BLOCK)
     assert not gate.client_transport().is_reading()
 
 
@@ -224,7 +210,7 @@ async def test_upstream_told_to_wait_is_not_timed_out(gate: Gate) -> None:
     peer = await gate.openai.accept()
     await peer.request()
     await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (64 * MIB))
-    sent = await sent_until_blocked(peer)
+    sent = await peer.send_until_blocked(BLOCK)
     gate.timers.advance(299)  # the idle limit of the upstream is 300 s as well
     client.go_on_reading()
     await client.read_until(b"\r\n\r\n")
@@ -240,7 +226,7 @@ async def test_client_that_never_reads_is_given_up(gate: Gate) -> None:
     peer = await gate.openai.accept()
     await peer.request()
     await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (64 * MIB))
-    await sent_until_blocked(peer)
+    await peer.send_until_blocked(BLOCK)
     gate.timers.advance(301)
     record = await gate.records.next()
     assert (record.error_code, record.truncated) == ("client_closed", True)

@@ -213,12 +213,9 @@ class ClientConnectionMachine(RuleBasedStateMachine):
             body = b"data: " + request.header(b"x-request-id") + b"y" * size + b"\n\n"
             method = request.start_line.partition(b" ")[0]
             answer = self.world.answers[link, number] = make_answer(kind, body * 2, method=method)
-        part = answer.raw[answer.sent :]
-        part = part[: max(int(len(part) * share), 1)]
         if not (link.has_left or link.is_reset):
-            answer.sent += len(part)
-            link.piece = piece
-            link.send(part)
+            link.piece = MAX_PIECE if answer.surplus else piece
+            link.send(answer.take(share))
             if answer.is_sent and answer.ends_by_close:
                 link.hang_up()
 

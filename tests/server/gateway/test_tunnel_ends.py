@@ -236,19 +236,6 @@ async def test_drain_leaves_tunnels_alone(gate: Gate) -> None:
     assert await client.read(1) == b"y"
 
 
-async def sent_until_blocked(wire: Wire) -> int:
-    sent = 0
-    while True:
-        wire.writer.write(BLOCK)
-        sent += len(BLOCK)
-        assert sent < 256 * MIB
-        try:
-            async with asyncio.timeout(0.2):
-                await wire.writer.drain()
-        except TimeoutError:
-            return sent
-
-
 async def read_all(wire: Wire, size: int) -> bool:
     """Whether `size` bytes of blocks came, whole and in order."""
     position = 0
@@ -267,7 +254,7 @@ async def test_client_that_stops_reading_pauses_the_upstream(gate: Gate) -> None
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
     client, peer = await opened(gate, sock)
     client.stop_reading()
-    sent = await sent_until_blocked(peer)
+    sent = await peer.send_until_blocked(BLOCK)
     assert 0 < gate.client_transport().get_write_buffer_size() <= MOST_HELD
     await client.send(b"but it talks")
     assert await peer.read(12) == b"but it talks"
@@ -282,7 +269,7 @@ async def test_upstream_that_stops_reading_pauses_the_client(start_gate: StartGa
     gate = await start_gate(**OPEN, is_narrow=True)
     client, peer = await opened(gate)
     peer.stop_reading()
-    sent = await sent_until_blocked(client)
+    sent = await client.send_until_blocked(BLOCK)
     assert not gate.client_transport().is_reading()
     await peer.send(b"but it talks")
     assert await client.read(12) == b"but it talks"
@@ -328,7 +315,7 @@ async def test_upstream_that_never_reads_again_is_left(start_gate: StartGate) ->
     gate = await start_gate(**OPEN, is_narrow=True)
     client, peer = await opened(gate)
     peer.stop_reading()
-    await sent_until_blocked(client)
+    await client.send_until_blocked(BLOCK)
     gate.timers.advance(IDLE_S + 1)
     assert (await ending(gate)).error_code == "idle_timeout"
     gate.timers.advance(ClientLimits().write_timeout + 1)
@@ -340,7 +327,7 @@ async def test_client_that_never_reads_again_is_left(gate: Gate) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
     client, peer = await opened(gate, sock)
     client.stop_reading()
-    await sent_until_blocked(peer)
+    await peer.send_until_blocked(BLOCK)
     gate.timers.advance(ClientLimits().write_timeout + 1)
     await ending(gate)
     assert not gate.connections
