@@ -101,6 +101,12 @@ def test_switch_to_websocket_is_announced_as_that_and_nothing_else() -> None:
     )
 
 
+def test_switch_needs_http_11() -> None:
+    lines = (b"Connection: upgrade", b"Upgrade: websocket")
+    with pytest.raises(FramingError):
+        parse_response_head(head(*lines, start=SWITCH.replace(b"1.1", b"1.0")))
+
+
 @pytest.mark.parametrize(
     "lines",
     [

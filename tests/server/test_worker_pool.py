@@ -32,7 +32,11 @@ class Harness:
         self.listeners: list[socket.socket] = []
         self.pools: list[WorkerPool] = []
 
-    async def pool(self, behaviour: str, *, slots: int = 1) -> WorkerPool:
+    async def pool(
+        self, behaviour: str, *, slots: int = 1, acknowledge_timeout_s: float | None = None
+    ) -> WorkerPool:
+        if acknowledge_timeout_s is None:
+            acknowledge_timeout_s = 0.1 if behaviour in ("deaf", "stubborn") else 30
         self.listeners = await bind_public(Address("127.0.0.1", 0), slots=slots)
         pool = WorkerPool(
             self._scripted(behaviour),
@@ -40,7 +44,7 @@ class Harness:
             [[listener] for listener in self.listeners],
             on_change=self._changed.set,
             ready_timeout_s=30,
-            acknowledge_timeout_s=0.1 if behaviour in ("deaf", "stubborn") else 30,
+            acknowledge_timeout_s=acknowledge_timeout_s,
             drain_grace_s=0.05,
         )
         self.pools.append(pool)
@@ -154,6 +158,31 @@ async def test_stopped_worker_is_gone_when_publish_returns(harness: Harness) -> 
     os.kill(stopped.pid, signal.SIGSTOP)
     await pool.publish(CHANGES)
     assert not is_alive(stopped.pid)
+
+
+async def test_worker_that_hangs_is_replaced_after_its_second_silence(harness: Harness) -> None:
+    pool = await harness.pool("stubborn", slots=2, acknowledge_timeout_s=1)
+    await pool.start()
+    hanging, well = pool.ready
+    os.kill(hanging.pid, signal.SIGSTOP)
+    await pool.check()
+    assert hanging in pool.ready  # it may have been a pause of the machine
+    await pool.check()
+    await harness.until(lambda: hanging not in pool.ready and len(pool.ready) == 2)
+    assert not is_alive(hanging.pid)
+    assert well in pool.ready
+
+
+async def test_worker_that_was_silent_only_once_stays(harness: Harness) -> None:
+    pool = await harness.pool("stubborn", acknowledge_timeout_s=1)
+    await pool.start()
+    (worker,) = pool.ready
+    for _ in range(2):
+        os.kill(worker.pid, signal.SIGSTOP)
+        await pool.check()
+        os.kill(worker.pid, signal.SIGCONT)
+        await pool.check()
+    assert pool.ready == [worker]
 
 
 async def test_nothing_is_accepted_before_the_pool_may_serve(harness: Harness) -> None:

@@ -104,6 +104,8 @@ def parse_response_head(raw: bytes) -> ResponseHead:
     if named and named != b",keep-alive":
         _obey_connection(head, named)
     if switches:
+        if is_http_10:
+            raise FramingError("it switched protocols in HTTP/1.0")
         _switch(head, raw)
     return head
 

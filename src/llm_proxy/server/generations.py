@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 MAX_RETIRING = 4  # each is a process, with its memory, for every worker
 RETIREMENT_S = 600.0  # for what runs when the configuration changes; an answer may take so long
 RETIREMENT_IDLE_S = 5.0  # for kept connections, so that few are closed as they are used
+CHECK_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +86,12 @@ class Generations:
     async def publish(self, changes: Sequence[Change]) -> None:
         """When it returns every worker obeys the new state, or is gone; draining ones too."""
         await asyncio.gather(*(generation.pool.publish(changes) for generation in self.all))
+
+    async def watch(self) -> None:
+        """Goes on until cancelled; a worker that hangs is killed within half a minute."""
+        while True:
+            await asyncio.sleep(CHECK_EVERY_S)
+            await asyncio.gather(*(generation.pool.check() for generation in self.all))
 
     def begin_drain(self, timeout_s: float) -> None:
         """From now on none is replaced or accepts a connection."""

@@ -111,6 +111,7 @@ class Processes:
         assert self._control is not None
         async with asyncio.TaskGroup() as group:
             group.create_task(self._feed.run())
+            group.create_task(self._generations.watch())
             group.create_task(self._control.wait())
 
     async def drain(self, timeout_s: float) -> None:

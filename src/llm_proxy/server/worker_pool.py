@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from weakref import WeakSet
 
 from llm_proxy.errors import LLMProxyError
 from llm_proxy.server.channel import Change, Invalidate, WorkerConfig
@@ -45,6 +46,7 @@ class WorkerPool:
         self._drain_grace_s = drain_grace_s
         self._sequence = 0
         self._is_serving = False
+        self._silent: WeakSet[WorkerProcess] = WeakSet()  # at the last check
 
         def keeper(
             slot: int, config: WorkerConfig, sockets: Sequence[socket.socket]
@@ -129,6 +131,21 @@ class WorkerPool:
                 await worker.wait()
         except TimeoutError as exc:
             raise LLMProxyError(f"worker {worker.pid} can't be killed; stop the server") from exc
+
+    async def check(self) -> None:
+        """Kills workers that gave no sign of life at two checks in a row: one may be a machine's
+        pause."""
+        message = self._message([])
+        await asyncio.gather(*(self._check(worker, message) for worker in self.ready))
+
+    async def _check(self, worker: WorkerProcess, message: Invalidate) -> None:
+        if await worker.invalidate(message, timeout_s=self._acknowledge_timeout_s):
+            self._silent.discard(worker)
+        elif worker in self._silent:
+            logger.error("worker %d hangs; killing it", worker.pid)
+            worker.kill()
+        else:
+            self._silent.add(worker)
 
     async def drain(self, timeout_s: float, *, idle_grace_s: float = IDLE_GRACE_S) -> None:
         """Lets running exchanges finish for up to `timeout_s`, then kills what is left.
