@@ -72,7 +72,7 @@ def parse_bool(text: str) -> bool:
         return True
     if word in ("false", "0", "no", "off"):
         return False
-    raise ValueError("true or false")
+    raise ValueError("true or false, on or off")
 
 
 def write_bool(value: bool) -> str:

@@ -93,12 +93,21 @@ def load_settings(
     return resolve_settings(flags, environ=environ, env_file=env_file, folder=folder).settings
 
 
+def load_place(pid_file: Path | None, *, environ: Mapping[str, str] | None = None) -> Settings:
+    """The home folder and a PID file, whatever the configuration is worth."""
+    environ = os.environ if environ is None else environ
+    named = {name: environ[name] for name in ("LLM_PROXY_HOME",) if name in environ}
+    flags = {"pid_file": pid_file}
+    return resolve_settings(flags, environ=named, reads_home=False).settings
+
+
 def resolve_settings(
     flags: Mapping[str, object],
     *,
     environ: Mapping[str, str] | None = None,
     env_file: Path | None = None,
     folder: Path | None = None,
+    reads_home: bool = True,
 ) -> Resolved:
     """Flag before environment before env file before default."""
     environ = os.environ if environ is None else environ
@@ -109,7 +118,7 @@ def resolve_settings(
     from_file = _given_in_file(env_file) if env_file else {}
     layers = (from_flags, from_environ, from_file)
     home, place = _find_home(layers)
-    if env_file is None and home.has_env_file():
+    if env_file is None and reads_home and home.has_env_file():
         from_file.update(_given_in_file(home.env_file))
         if (misplaced := from_file.get("home")) is not None:
             raise ConfigError(

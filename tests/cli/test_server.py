@@ -321,6 +321,17 @@ def test_stopping_waits_for_a_running_request_only_so_long(home: Home) -> None:
     assert list(home.runtime.iterdir()) == []
 
 
+def test_server_stops_whatever_became_of_its_configuration(home: Home) -> None:
+    status = home.start()
+    (home.path / "llm-proxy.env").write_text("NO_SUCH_SETTING=1\n")
+    seen = home.run("status")
+    assert (seen.returncode, str(status["pid"]) in seen.stdout) == (0, True)
+    assert "llm-proxy.env:1: NO_SUCH_SETTING is no setting" in seen.stderr
+    stopped = home.run("stop")
+    assert stopped.returncode == 0, stopped.stderr
+    assert home.pid() is None
+
+
 def test_server_that_finishes_what_runs_says_so(home: Home) -> None:
     status = home.start()
     host, port = status["address"].split(":")

@@ -83,7 +83,7 @@ def test_what_outlasts_the_timeout_of_a_stop_is_never_made_to_look_complete(
         (200, "draining", True),
         (503, "draining", False),
     ]
-    assert "3 connections were cut after the drain" in server.stderr
+    assert "connections cut after the drain: 3" in server.stderr
 
 
 def test_stop_that_waits_longer_takes_over_from_one_that_was_given_up(

@@ -26,6 +26,8 @@ from tests.http1.simulation import MAX_PIECE, Link, SimulatedLoop, SimulatedTime
 MAX_CONNECTIONS: Final = 3
 TIMEOUTS: Final = Timeouts(connect=5.0, response_header=20.0, idle=30.0)
 
+BODIES: Final = st.binary(max_size=40) | st.just(b"z" * 500)
+
 
 class Handler:
     """A request, what came of it, and the checks that each call makes."""
@@ -185,7 +187,7 @@ class ConnectionMachine(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         kind=st.sampled_from([*FRAMINGS, *FRAMINGS, *BROKEN]),
-        body=st.binary(max_size=40),
+        body=BODIES,
         share=st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0, 1.0, 1.0]),
         piece=st.sampled_from([1, 2, 5, MAX_PIECE]),
     )
@@ -200,7 +202,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         method=st.sampled_from([b"GET", b"POST", b"HEAD"]),
         size=st.sampled_from([0, 0, 10, 200_000]),
         kind=st.sampled_from([*FRAMINGS, *FRAMINGS, *BROKEN]),
-        body=st.binary(max_size=40),
+        body=BODIES,
         share=st.sampled_from([0.5, 0.9, 1.0, 1.0]),
         then=st.sampled_from(["", "", "half_close", "hang_up", "reset"]),
     )

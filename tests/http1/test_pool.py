@@ -61,6 +61,18 @@ async def test_dead_idle_connection_is_passed_over(upstream: Upstream) -> None:
     await serve(following, await upstream.accept())
 
 
+async def test_idle_connection_whose_end_came_in_the_same_turn_is_passed_over(
+    upstream: Upstream,
+) -> None:
+    pool = upstream.pool()
+    handler = upstream.handler(pool).ask()
+    await serve(handler, await upstream.accept())
+    (await handler.connected()).eof_received()  # a FIN; that it is lost is told a turn later
+    following = upstream.handler(pool).ask()
+    assert following.connection is None
+    await serve(following, await upstream.accept())
+
+
 async def test_limit_holds_and_who_waits_is_served_in_order(upstream: Upstream) -> None:
     pool = upstream.pool(limits=Connection(max_conns=1))
     handlers = [upstream.handler(pool).ask() for _ in range(4)]

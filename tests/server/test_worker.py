@@ -222,7 +222,7 @@ async def test_stream_that_outlasts_the_drain_is_cut(bench: Bench) -> None:
         rest = await reader.read()
     assert not rest.endswith(b"0\r\n\r\n")
     assert await exit_code(worker) == 0
-    assert "1 connections were cut" in Path(bench.config.log_file or "").read_text()
+    assert "connections cut after the drain: 1" in Path(bench.config.log_file or "").read_text()
 
 
 async def test_worker_without_a_supervisor_drains(bench: Bench) -> None:

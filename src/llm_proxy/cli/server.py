@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm_proxy.settings import Settings, load_settings
+from llm_proxy.settings import Settings, load_place, load_settings
 
 if TYPE_CHECKING:
     from llm_proxy.server.local_server import LocalServer
@@ -145,7 +145,7 @@ def stop(timeout: Timeout = 30.0, pid_file: PidFile = None, env: Env = None) -> 
     """Stop the server: running requests finish first, within the timeout."""
     from llm_proxy.server.pidfile import running_pid
 
-    settings = load_settings({"pid_file": pid_file}, env_file=env)
+    settings = _find(pid_file, env)
     if (pid := running_pid(settings.pid_file)) is None:
         _say(f"No server is running (PID file {settings.pid_file}).")
         return
@@ -234,7 +234,7 @@ def status(as_json: AsJSON = False, pid_file: PidFile = None, env: Env = None) -
     """Show whether a server runs, where, and its workers; exit 1 when none does."""
     from llm_proxy.server.pidfile import running_pid
 
-    settings = load_settings({"pid_file": pid_file}, env_file=env)
+    settings = _find(pid_file, env)
     pid = running_pid(settings.pid_file)
     state = _state_of(settings, pid)
     found = _status(pid, state)
@@ -434,6 +434,18 @@ def _shown_url(address: str, tls_cert: object) -> str:
     if address.startswith("unix:"):
         return address
     return f"http{'' if tls_cert is None else 's'}://{address}"
+
+
+def _find(pid_file: Path | None, env: Path | None) -> Settings:
+    """A server can be stopped and looked at whatever became of its configuration."""
+    from llm_proxy.errors import ConfigError
+
+    try:
+        return load_settings({"pid_file": pid_file}, env_file=env)
+    except ConfigError as exc:
+        settings = load_place(pid_file)
+        _say(f"The configuration can't be used ({exc}); looking in {settings.home.path}.")
+        return settings
 
 
 def _say(line: str) -> None:

@@ -203,7 +203,9 @@ class UpstreamConnection(asyncio.Protocol):
     def eof_received(self) -> None:
         """Over TLS only called when TLS itself was ended: anybody on the way can send a FIN."""
         handler = self.handler
-        if handler is not None and self._left < 0:
+        if handler is None:
+            self.abort()  # at once: the transport is lost a turn later, and would be used till then
+        elif self._left < 0:
             self.handler = None
             handler.response_continues(b"", True)
 

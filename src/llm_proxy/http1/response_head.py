@@ -61,7 +61,7 @@ def parse_response_head(raw: bytes) -> ResponseHead:
     except HttpParserUpgrade:  # a 101 with Upgrade, and Connection that names it; none without
         switches = True
     except HttpParserError as exc:
-        raise FramingError(f"the upstream's response head is malformed: {exc}") from None
+        raise FramingError(f"its head is malformed: {exc}") from None
     head = ResponseHead()
     head.status = int(raw[9:12]) if raw[:9] in _VERSIONS else 0
     if head.status < 100:
@@ -80,7 +80,7 @@ def parse_response_head(raw: bytes) -> ResponseHead:
             head.content_type = value
         elif name == b"content-length":
             if head.content_length >= 0:
-                raise FramingError("the upstream sent Content-Length twice")
+                raise FramingError("it sent Content-Length twice")
             if len(value) > _MAX_LENGTH_DIGITS:
                 raise FramingError("its Content-Length has too many digits")
             head.content_length = int(value)
@@ -99,7 +99,7 @@ def parse_response_head(raw: bytes) -> ResponseHead:
                     raise FramingError("its Transfer-Encoding is not `chunked` in HTTP/1.1")
                 head.is_chunked = True
     if head.is_chunked and head.content_length >= 0:
-        raise FramingError("the upstream sent Content-Length with Transfer-Encoding")
+        raise FramingError("it sent Content-Length with Transfer-Encoding")
     head.lines = b"".join(parts)
     if named and named != b",keep-alive":
         _obey_connection(head, named)

@@ -70,7 +70,7 @@ class Draining:
             await self._cut()
 
     async def _cut(self) -> None:
-        logger.warning("%d connections were cut after the drain", len(self._connections))
+        logger.warning("connections cut after the drain: %d", len(self._connections))
         for connection in tuple(self._connections):
             connection.cut()
         end = self._loop.time() + _CUT_S
