@@ -206,6 +206,31 @@ async def upstream_early(traffic: Traffic) -> None:
         traffic.check(answer, request_id, 413)
 
 
+async def tunnel(traffic: Traffic) -> None:
+    """A WebSocket, as far as a gateway is concerned; either side ends it."""
+    leaves = traffic.random.random() < 0.3
+    async with traffic.connection() as client:
+        lines = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+        wanted = "kind=tunnel leaves=1" if leaves else "kind=tunnel"
+        request_id, head = traffic.head(wanted, *lines, method="GET")
+        await client.send(head)
+        answer = await client.head()
+        if (answer.status, answer.request_id) != (101, request_id):
+            raise Unexpected(f"status {answer.status} instead of 101")
+        for _ in range(traffic.random.randint(1, 10)):
+            piece = traffic.body(1, 30 if leaves else 30_000)
+            await client.send(piece)
+            if await client.reader.readexactly(len(piece)) != piece:
+                raise Unexpected("the tunnel altered what went through")
+            if leaves:
+                if await client.reader.read(1):
+                    raise Unexpected("the tunnel added something")
+                break
+            await asyncio.sleep(traffic.random.random() * 0.1)
+        traffic.ledger.expect(request_id, Expected.WHOLE)
+        hang_up(traffic.random, client)
+
+
 async def body_cut(traffic: Traffic) -> None:
     request_id, _ = await ask_for_cut(traffic, "kind=reset at=body", "/faulty")
     traffic.ledger.expect(request_id, Expected.CUT)
@@ -354,6 +379,7 @@ BEHAVIOURS = {
         (upstream_slow, 10, 20),
         (upstream_closes, 20, 20),
         (upstream_early, 5, 10),
+        (tunnel, 10, 20),
         (body_cut, 10, 20),
         (stream_cut, 20, 20),
         (stream_stalled, 5, 20),

@@ -77,7 +77,7 @@ class Client:
             first, *lines = raw[:-4].decode("latin-1").split("\r\n")
             headers = {name.lower(): value for name, _, value in (x.partition(": ") for x in lines)}
             status = int(first.split(" ")[1])
-            if status >= 200:
+            if status >= 200 or status == 101:
                 return Answer(status, headers)
 
     async def answer(self) -> Answer:

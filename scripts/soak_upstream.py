@@ -9,6 +9,7 @@ reset (at)              a reset before the head, inside of it, or in the body
 garbage                 what is no HTTP
 status (code, after)    an error, with Retry-After
 closes                  JSON, then the end of the connection, which was not announced
+tunnel (leaves)         101, then everything is sent back; with leaves=1 it ends after a piece
 early                   an answer at the head of the request, whose body is never read
 counts                  {"open": connections, "streams": running}
 """
@@ -16,6 +17,7 @@ counts                  {"open": connections, "streams": running}
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import socket
@@ -31,6 +33,7 @@ STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
 EVENT = b'data: {"id":"chatcmpl-1","choices":[{"index":0,"delta":{"content":" word %d"}}]}\n\n'
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
 MAX_STEPS = 1_000_000
 
@@ -43,7 +46,7 @@ class Upstream(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._timer: asyncio.TimerHandle | None = None
-        self._is_early = False
+        self._is_early = self._is_tunnel = False
         connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -52,8 +55,13 @@ class Upstream(asyncio.Protocol):
             self._timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        if not self._is_early:
-            self._parser.feed_data(data)
+        if self._is_tunnel:
+            self._transport.write(data)
+            if "leaves" in self._wanted:
+                self._transport.close()
+        elif not self._is_early:
+            with contextlib.suppress(httptools.HttpParserUpgrade):
+                self._parser.feed_data(data)
 
     def on_message_begin(self) -> None:
         self._wanted: dict[str, str] = {}
@@ -94,6 +102,10 @@ class Upstream(asyncio.Protocol):
 
     def _do_json(self) -> None:
         self._write_json(200, {"received": self._received, "crc": self._crc})
+
+    def _do_tunnel(self) -> None:
+        self._is_tunnel = True
+        self._transport.write(SWITCHED)
 
     def _do_closes(self) -> None:
         self._do_json()

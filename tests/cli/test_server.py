@@ -336,7 +336,9 @@ def test_server_that_finishes_what_runs_says_so(home: Home) -> None:
     status = home.start()
     host, port = status["address"].split(":")
     with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as client:
-        client.sendall(b"POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Le")
+        token = (home.path / "management_token").read_text().strip()
+        head = "POST /manage/projects HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n"
+        client.sendall(f"{head}Authorization: Bearer {token}\r\n\r\n{{".encode())
         with home.begin("stop", "--timeout", "20") as stopping:
             until(lambda: home.status()["stopping"])
             shown, health, reload = home.run("status"), home.run("health"), home.run("reload")
