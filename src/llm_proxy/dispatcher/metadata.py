@@ -12,6 +12,7 @@ What each answer has, and where:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Annotated, Final
 
@@ -147,13 +148,15 @@ def _metadata_of_tail(tail: bytes) -> Metadata:
 
 
 class StreamMetadata:
-    """Reads an event stream; parses only the event that names the model and the last usage."""
+    """Reads an event stream; parses only the event that names the model, the first usage and the
+    last one of each block."""
 
     def __init__(self) -> None:
         self._blocks = EventBlocks()
         self._model: str | None = None
         self._created: float | None = None
-        self._usage: _Usage | None = None
+        self._first_usage: _Usage | None = None
+        self._last_usage: _Usage | None = None
 
     @property
     def held(self) -> int:
@@ -166,33 +169,37 @@ class StreamMetadata:
     def finish(self) -> Metadata:
         if block := self._blocks.finish():
             self._search(block)
-        return _metadata(self._model, self._created, self._usage)
+        usage = self._last_usage
+        if usage is not None and self._first_usage is not None:
+            usage = _later(self._first_usage, usage)
+        return _metadata(self._model, self._created, usage)
 
     def _search(self, block: bytes) -> None:
         if self._model is None:
-            for event in events_with(block, b'"model"'):
-                self._take(event)
-                if self._model is not None:
-                    break
-        for event in last_events_with(block, b'"usage"', unless=_NULL):
-            if self._take(event):
-                break
+            named = (_read(event) for event in events_with(block, b'"model"'))
+            if (answer := next((found for found in named if found.model), None)) is not None:
+                self._model = answer.model
+                self._created = answer.created or answer.created_at
+        if self._first_usage is None:
+            self._first_usage = _first_usage(events_with(block, b'"usage"'))
+        last = _first_usage(last_events_with(block, b'"usage"', unless=_NULL))
+        self._last_usage = last or self._last_usage
 
-    def _take(self, event: bytes) -> bool:
-        """Whether the event said how much was used so far."""
-        try:
-            said = _decode_event(event_data(event))
-        except _UNREADABLE:
-            return False
-        answer = _answer_in(said)
-        self._model = self._model or answer.model
-        self._created = self._created or answer.created or answer.created_at
-        if answer.usage is None:
-            return False
-        if said.type == "message_start":
-            answer.usage.output_tokens = None  # a placeholder that `message_delta` replaces
-        self._usage = answer.usage if self._usage is None else _later(self._usage, answer.usage)
-        return True
+
+def _first_usage(events: Iterator[bytes]) -> _Usage | None:
+    return next((usage for event in events if (usage := _read(event).usage) is not None), None)
+
+
+def _read(event: bytes) -> _Answer:
+    """What it says of an answer; nothing when it can't be read."""
+    try:
+        said = _decode_event(event_data(event))
+    except _UNREADABLE:
+        return _Answer()
+    answer = _answer_in(said)
+    if said.type == "message_start" and answer.usage is not None:
+        answer.usage.output_tokens = None  # a placeholder that `message_delta` replaces
+    return answer
 
 
 def _answer_in(event: _Event) -> _Answer:
