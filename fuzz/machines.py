@@ -29,7 +29,7 @@ MACHINES: Final = {
 }
 BATCH: Final = 40  # runs of a machine between two looks at the clock
 STEPS: Final = 80
-TRACED: Final = 60  # runs to find out what is reached
+TRACED: Final = 25  # runs to find out what is reached
 
 
 def _machine(name: str) -> Any:

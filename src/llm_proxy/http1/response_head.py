@@ -63,8 +63,8 @@ def parse_response_head(raw: bytes) -> ResponseHead:
     except HttpParserError as exc:
         raise FramingError(f"its head is malformed: {exc}") from None
     head = ResponseHead()
-    head.status = int(raw[9:12]) if raw[:9] in _VERSIONS else 0
-    if head.status < 100:
+    status = head.status = int(raw[9:12]) if raw[:9] in _VERSIONS else 0
+    if status < 100:
         raise FramingError("it does not begin with HTTP/1.1 and a status")
     if raw[12:16] != b" OK\r":
         _check_reason(raw[12 : raw.index(b"\r")])
@@ -84,7 +84,7 @@ def parse_response_head(raw: bytes) -> ResponseHead:
             if len(value) > _MAX_LENGTH_DIGITS:
                 raise FramingError("its Content-Length has too many digits")
             head.content_length = int(value)
-            if head.status == 204 or switches:  # may have none (RFC 9110 section 8.6)
+            if status != 200 and (status == 204 or switches):  # have none (RFC 9110 section 8.6)
                 parts[index] = b""
         elif name == b"content-encoding":
             head.content_encoding = value

@@ -387,7 +387,7 @@ class ClientConnectionMachine(RuleBasedStateMachine):
             self.world.close()
 
     def _finish_all(self) -> None:
-        for _ in range(40):
+        for _ in range(40 + self.count):  # each round answers one request of a client at least
             for dial in tuple(self.world.loop.dials):
                 self.world.loop.do(dial.accept)
             for client in self.world.clients:

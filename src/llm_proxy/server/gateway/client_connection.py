@@ -51,13 +51,13 @@ class ClientConnection(asyncio.Protocol):
         "_gateway",
         "_is_lingering",
         "_is_reading_paused",
-        "_is_writing_paused",
         "_last_head",
         "_limits",
         "_pipelined",
         "_tunnel",
         "client_ip",
         "is_closed",
+        "is_writing_paused",
         "transport",
     )
 
@@ -77,7 +77,7 @@ class ClientConnection(asyncio.Protocol):
         self._tunnel: Tunnel | None = None  # once HTTP is over
         self._is_lingering = False
         self._is_reading_paused = False
-        self._is_writing_paused = False  # the client doesn't read what it is sent
+        self.is_writing_paused = False  # the client doesn't read what it is sent
         self._deadline = NEVER
         self.client_ip = ""
         self.is_closed = False
@@ -113,7 +113,7 @@ class ClientConnection(asyncio.Protocol):
             self._receive_body(data)
         elif self._is_lingering:
             pass
-        elif self._exchange is not None or self._pipelined or self._is_writing_paused:
+        elif self._exchange is not None or self._pipelined or self.is_writing_paused:
             if self._tunnel is not None:
                 self._tunnel.request_continues(data)
                 return
@@ -124,13 +124,13 @@ class ClientConnection(asyncio.Protocol):
             self._receive_head(data)
 
     def pause_writing(self) -> None:
-        self._is_writing_paused = True
+        self.is_writing_paused = True
         self._deadline = self._gateway.timers.now + self._limits.write_timeout
         if self._exchange is not None:
             self._exchange.pause_response()
 
     def resume_writing(self) -> None:
-        self._is_writing_paused = False
+        self.is_writing_paused = False
         if self._is_lingering or self.transport.is_closing():
             return
         if self._body_left or self._chunked is not None:
@@ -245,7 +245,7 @@ class ClientConnection(asyncio.Protocol):
                 rest = chunked.rest
                 self._chunked = None
         self._body_progress += len(data)
-        if not self._is_writing_paused:
+        if not self.is_writing_paused:
             if ends:
                 self._deadline = NEVER
             elif self._body_progress >= MIN_BODY_PROGRESS or self._deadline == NEVER:
@@ -326,7 +326,7 @@ class ClientConnection(asyncio.Protocol):
             self._linger()
 
     def _next(self) -> None:
-        if self._is_writing_paused:
+        if self.is_writing_paused:
             return  # until it has read its answers: more of them would pile up
         self._deadline = self._gateway.timers.now + self._limits.keep_alive_timeout
         if self._is_reading_paused:
@@ -347,7 +347,7 @@ class ClientConnection(asyncio.Protocol):
         if not self._is_reading_paused and not self.is_closed:
             self._is_reading_paused = True
             self.transport.pause_reading()
-            if not self._is_writing_paused:
+            if not self.is_writing_paused:
                 self._deadline = NEVER  # it is us who make the client wait
 
     def resume_reading(self) -> None:
@@ -356,7 +356,7 @@ class ClientConnection(asyncio.Protocol):
         if self._is_reading_paused and not self.is_closed:
             self._is_reading_paused = False
             self.transport.resume_reading()
-            if (self._body_left or self._chunked is not None) and not self._is_writing_paused:
+            if (self._body_left or self._chunked is not None) and not self.is_writing_paused:
                 self._expect_body()
 
     # Ends.
@@ -417,7 +417,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _time_out(self) -> None:
         exchange = self._exchange
-        if self._is_writing_paused or self._is_lingering or self.transport.is_closing():
+        if self.is_writing_paused or self._is_lingering or self.transport.is_closing():
             self.abort()
         elif exchange is not None and (self._body_left or self._chunked is not None):
             self._is_lingering = True

@@ -130,7 +130,7 @@ class Exchange:
             elif plan.is_preflight:
                 self._answer_preflight(plan)
             else:
-                address = self._client_address()
+                address = self._address()
                 self._forward(control_head(self._head, plan, address, self.request_id))
         except Refusal as refusal:
             self.refuse(refusal)
@@ -167,20 +167,22 @@ class Exchange:
             self._body = [body] if body else []
             check_request(self._head, body, upstream.param_whitelist)
         check_quota(token)
-        self._gateway.check_room()
+        gateway = self._gateway
+        if gateway.running >= gateway.max_running:
+            gateway.refuse_for_room()
         breaker = credential.breaker
         if breaker.is_tripped:
             breaker.admit(self)
         self._breaker = breaker
-        self._gateway.running += 1
-        self._gateway.tokens.charge(token, self._timestamp)
+        gateway.running += 1
+        gateway.tokens.charge(token, self._timestamp)
         self._forward(plan.upstream_head(self._head, credential.line))
 
     def _load_token(self, plan: Plan) -> None:
         check_form(client_token(self._head))
-        self._gateway.tokens.load(plan.digest, self._client_address(), self._token_loaded)
+        self._gateway.tokens.load(plan.digest, self._address(), self._token_loaded)
 
-    def _client_address(self) -> str:
+    def _address(self) -> str:
         trusted = self._gateway.trusted_proxies
         peer = self._client.client_ip
         if trusted is None:
@@ -303,12 +305,13 @@ class Exchange:
     def response_begins(self, head: ResponseHead, body: bytes, ends: bool) -> None:
         self._headed_at = now = perf_counter()
         self._has_begun = True
-        self._replay = None
-        self._forwarded = b""
-        self._status = head.status
+        status = self._status = head.status
         breaker = self._breaker
-        if breaker is not None and (head.status >= 500 or breaker.is_tripped):
-            breaker.answered(self, head.status)
+        if breaker is not None and (status >= 500 or breaker.is_tripped):
+            breaker.answered(self, status)
+        if not ends:
+            self._replay = None
+            self._forwarded = b""
         if self.keeps_alive and (not self._body_ends or self._gateway.is_draining):
             self.keeps_alive = False
         lines = self._response_lines(head)
@@ -337,6 +340,8 @@ class Exchange:
         self._client.write(lines + body)
         if ends:
             self._complete(whole)
+        elif self._client.is_writing_paused:  # since the 100 Continue: it isn't told again
+            self.pause_response()
 
     def _response_lines(self, head: ResponseHead) -> bytes:
         """The upstream's head with our lines added, and how the body will be framed."""
@@ -555,10 +560,11 @@ class Exchange:
             self._record(error_code, truncated, whole)
 
     def _record(self, error_code: str, truncated: bool, whole: bytes) -> None:
-        gateway, started_at = self._gateway, self._started_at
-        route = self._plan.route if self._plan is not None else None
-        api = route.upstream.name if route is not None else ""
-        status = self._status
+        gateway, started_at, status = self._gateway, self._started_at, self._status
+        api = endpoint = project_id = token_id = ""
+        if self._plan is not None:
+            route = self._plan.route
+            api, endpoint = route.upstream.name, route.endpoint_text
         total_s = perf_counter() - started_at
         first_byte_s = self._first_byte_at - started_at if self._first_byte_at else 0.0
         upstream_s = self._headed_at - self._sent_at if self._headed_at else 0.0
@@ -566,21 +572,24 @@ class Exchange:
         gateway.metrics.ended(
             (api, status, error_code, total_s, first_byte_s, upstream_s, received, sent, truncated)
         )
-        recorder = gateway.recorder
-        if recorder is None:
+        if gateway.recorder is None:
             return
-        grant = self._token.grant if self._token is not None else None
-        capture = self._capture
-        recorder.put(
+        if self._token is not None:
+            grant = self._token.grant
+            project_id, token_id = grant.project_id, grant.token_id
+        number = NO_PARTS
+        if self._capture is not None:
+            number, whole = self._capture.number, self._capture.rest()
+        gateway.recorder.put(
             (
                 RECORD,
-                capture.number if capture is not None else NO_PARTS,
+                number,
                 self._timestamp,
                 self.request_id,
-                grant.project_id if grant is not None else "",
-                grant.token_id if grant is not None else "",
+                project_id,
+                token_id,
                 api,
-                route.endpoint_text if route is not None else "",
+                endpoint,
                 self._head.method.decode(),
                 status,
                 total_s * 1e3,
@@ -591,8 +600,8 @@ class Exchange:
                 sent,
                 truncated,
                 error_code,
-                self._client_address(),
+                self._client.client_ip if gateway.trusted_proxies is None else self._address(),
                 self._content_encoding,
-                capture.rest() if capture is not None else whole,
+                whole,
             )
         )

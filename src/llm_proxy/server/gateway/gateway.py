@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+import sys
+from typing import Final, NoReturn, Protocol
 
 from llm_proxy.client_limits import ClientLimits
 from llm_proxy.errors import Refusal
@@ -28,6 +29,7 @@ class Gateway:
         "debug_headers",
         "held_bytes",
         "is_draining",
+        "max_running",
         "metrics",
         "recorder",
         "router",
@@ -55,22 +57,21 @@ class Gateway:
         self.recorder = recorder
         self.metrics = metrics
         self.client_limits = client_limits
+        self.max_running = client_limits.max_concurrent_requests or sys.maxsize
         self.debug_headers = debug_headers
         self.trusted_proxies = trusted_proxies
         self.is_draining = False
         self.running = 0  # requests admitted to an api and not ended
         self.held_bytes = 0  # of bodies that are held until they can be checked
 
-    def check_room(self) -> None:
-        """Raises Refusal when `max_concurrent_requests` are running."""
-        limit = self.client_limits.max_concurrent_requests
-        if limit and self.running >= limit:
-            raise Refusal(
-                "overloaded",
-                f"This server is running all the requests it may ({limit} in this worker, by "
-                "MAX_CONCURRENT_REQUESTS); try again soon.",
-                headers={"Retry-After": "1"},
-            )
+    def refuse_for_room(self) -> NoReturn:
+        """To be called when `max_running` requests are running."""
+        raise Refusal(
+            "overloaded",
+            f"This server is running all the requests it may ({self.max_running} in this worker, "
+            "by MAX_CONCURRENT_REQUESTS); try again soon.",
+            headers={"Retry-After": "1"},
+        )
 
     def hold(self, size: int, before: int) -> int:
         """So many bytes of a body are held, and not those before; raises Refusal when all bodies
