@@ -215,7 +215,14 @@ ANTHROPIC = sse(
     {"type": "message_stop"},
     names=True,
 )
+NAMELESS = sse(
+    {"type": "message_start", "message": {"usage": {"input_tokens": 3}}},
+    {"type": "message_delta", "usage": {"output_tokens": 9}},
+    {"type": "message_delta", "usage": {"output_tokens": 4}},
+    names=True,
+)
 STREAMS = [
+    (NAMELESS, Metadata(None, 3, 4, 7, None)),
     (OPENAI, Metadata("gpt-4o-mini", 9, 12, 21, 1677652288)),
     (RESPONSES, Metadata("gpt-4.1", 36, 87, 123, 1741476542)),
     (ANTHROPIC, Metadata("claude-sonnet-4-5", 3210, 7, 3217, None)),

@@ -261,38 +261,30 @@ class Exchange:
         self._body_size += len(data)
         if data:
             self._body.append(data)
-        if self._upstream is not None:
-            self._send_body(self._upstream)
-        elif self._is_forwarding:
-            if not self._is_over_limit():
-                self._hold_body()
-        elif self._token is None:
-            self._hold_body()
-        else:
-            self._retry_admit()  # a parameter whitelist waits for the whole body
+        try:
+            self._take_body()
+        except Refusal as refusal:
+            self.refuse(refusal)
 
-    def _hold_body(self) -> None:
+    def _take_body(self) -> None:
+        if self._is_forwarding:
+            assert self._plan is not None
+            self._check_size(self._plan.route.upstream.max_body)
+            if self._upstream is not None:
+                self._send_body(self._upstream)
+                return
+        elif self._token is not None:
+            self._admit()  # a parameter whitelist waits for the whole body
+            return
         if self._body_size > MAX_QUEUED_BYTES:
             self._client.pause_reading()
 
     def _send_body(self, upstream: UpstreamConnection) -> None:
-        if self._is_over_limit():
-            return
         data = self._framed_body()
         if self._replay is not None:
             whole = self._replay + data
             self._replay = whole if len(whole) <= MAX_REPLAY_BYTES else None
         upstream.send_more(data, self._body_ends)
-
-    def _is_over_limit(self) -> bool:
-        """Refuses a chunked body once it is over the limit."""
-        assert self._plan is not None
-        try:
-            self._check_size(self._plan.route.upstream.max_body)
-        except Refusal as refusal:
-            self.refuse(refusal)
-            return True
-        return False
 
     def pause_request(self) -> None:
         self._client.pause_reading()

@@ -186,9 +186,12 @@ class Tokens:
             if generation == self._generation:
                 break  # else something was altered meanwhile: look again
         if grant is None:
-            if len(self._unknown) >= MAX_UNKNOWN:
-                self._unknown.clear()
-            self._unknown[digest] = self._loop.time() + UNKNOWN_FOR_S
+            now, unknown = self._loop.time(), self._unknown
+            while unknown and unknown[first := next(iter(unknown))] <= now:
+                del unknown[first]
+            if len(unknown) >= MAX_UNKNOWN:
+                unknown.clear()
+            unknown[digest] = now + UNKNOWN_FOR_S
             return _no_such_token()
         usage = self._usages.setdefault(grant.token_id, TokenUsage())
         token = KnownToken(grant, usage)
