@@ -121,8 +121,7 @@ def test_newer_key_wins_over_its_older_name(tmp_path: Path) -> None:
 def test_what_has_no_effect_is_warned_about_with_its_line(tmp_path: Path) -> None:
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     text = PLAIN.replace("https://one", "http://one") + (
-        "    timeouts: {flush_interval: 10ms}\n"
-        "    ca_file: ca.pem\n"
+        "    timeouts: {flush_interval: 10ms}\n    ca_file: ca.pem\n"
     )
     _, warnings = _read(tmp_path, text)
     assert [warning.removeprefix(f"{tmp_path}/p.yaml:") for warning in warnings] == [

@@ -213,5 +213,3 @@ async def test_what_outlasts_the_drain_ends_as_broken_answers_do(gate: Gate) -> 
         (503, "draining", False),
     }
     idle.close()
-
-
