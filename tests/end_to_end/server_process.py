@@ -28,7 +28,9 @@ COMMAND = (sys.executable, "-P", "-m", "llm_proxy")
 _READY = re.compile(r"is ready on (?:https?://)?(\S+)$")
 _START_S = 20.0
 _STOP_S = 15.0
-_ENDPOINTS = 'allowed_endpoints: ["/v1/*"]\n    allowed_methods: [GET, POST, DELETE]'
+_ENDPOINTS = """allowed_endpoints: ["/v1/*"]
+    allowed_methods: [GET, POST, DELETE]
+    circuit_breaker: {circuit_breaker}"""
 PROVIDERS = f"""\
 default_api: openai
 apis:
@@ -66,11 +68,17 @@ class ServerProcess:
         upstream: str = "127.0.0.1:1",
         arguments: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
+        circuit_breaker: str = "{failures: 0}",
     ) -> None:
-        """`upstream` is the address that all apis forward to; nothing runs before `start`."""
+        """`upstream` is the address that all apis forward to; nothing runs before `start`.
+
+        By default no circuit opens: tests that make upstreams fail share a server.
+        """
         self.home = Home(folder / "home")
         self.providers_file = folder / "providers.yaml"
-        self.providers_file.write_text(PROVIDERS.format(upstream=upstream))
+        self.providers_file.write_text(
+            PROVIDERS.format(upstream=upstream, circuit_breaker=circuit_breaker)
+        )
         self.event_log = self.home.path / "events.jsonl"
         # Its path must be short: it holds the folder of the private sockets.
         self.runtime = Path(tempfile.mkdtemp(prefix="llmp-"))

@@ -143,10 +143,7 @@ def test_metrics_are_not_put_where_an_api_is(launch: Launch) -> None:
 
 
 def test_an_upstream_that_recovers_is_found_well_by_one_probe(launch: Launch) -> None:
-    server = launch()
-    text = server.providers_file.read_text()
-    limits = "    circuit_breaker: {failures: 5, cooldown: 1500ms}\n"
-    server.providers_file.write_text(text.replace("  anthropic:\n", f"{limits}  anthropic:\n", 1))
+    server = launch(circuit_breaker="{failures: 5, cooldown: 1500ms}")
     server.start()
     one, other = new_token(server, "one"), new_token(server, "other")
     for _ in range(10):
@@ -174,7 +171,7 @@ def test_an_upstream_that_recovers_is_found_well_by_one_probe(launch: Launch) ->
 
 
 def test_an_upstream_that_nobody_listens_at_is_left_alone_and_that_is_told(launch: Launch) -> None:
-    server = launch()
+    server = launch(circuit_breaker="{}")
     server.start()
     token = new_token(server)
     for _ in range(5):
