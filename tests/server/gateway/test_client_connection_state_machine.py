@@ -444,8 +444,9 @@ class ClientConnectionMachine(RuleBasedStateMachine):
             assert answer.is_complete or not client.link.end or client.link.dropped
 
     def _grow_old(self) -> None:
-        """Whatever is still open ends by itself."""
-        for _ in range(4):
+        """Whatever is still open ends by itself; of pipelined requests to an upstream that is
+        silent, one in each of the longer waits."""
+        for _ in range(20):
             for seconds in (31.0, 61.0, 121.0, 301.0):
                 for dial in tuple(self.world.loop.dials):
                     self.world.loop.do(dial.refuse)
