@@ -279,10 +279,11 @@ async def serve(channel: socket.socket, listeners: Sequence[socket.socket]) -> i
         await tell(Failed(str(exc)))
         return exc.exit_code
     # What exists now stays; looking through it again at every collection is time taken from
-    # requests, and an exchange leaves no cycle behind.
+    # requests, and an exchange leaves no cycle behind. A failed connection attempt does: what waits
+    # to be collected counts as memory that grows.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
+    gc.set_threshold(2_000, 20, 20)
     await tell(Ready(os.getpid()))
     reporter = Reporter(worker.measure, writer)
     obeying = asyncio.create_task(_obey(worker, listeners, reader, writer, reporter))
