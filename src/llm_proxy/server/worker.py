@@ -44,6 +44,7 @@ from llm_proxy.server.channel import (
     encode,
 )
 from llm_proxy.server.drain import ACCEPTED_LATE_S, GREETED_LATE_S, Draining
+from llm_proxy.server.free_memory import FreeMemory
 from llm_proxy.server.gateway.api import Upstream, build_control, build_upstream
 from llm_proxy.server.gateway.client_address import TrustedProxies
 from llm_proxy.server.gateway.client_connection import ClientConnection
@@ -89,6 +90,7 @@ class Worker:
         self._store.open(migrate=False)
         metrics = Metrics(tuple(config.providers.apis))
         self._timers = Timers(asyncio.get_running_loop(), on_lag=metrics.lagged)
+        self._timers.watch(FreeMemory())
         self._grants = StoreGrantSource(self._store)
         if config.tls_cert is not None and config.tls_key is not None:
             self._certificate = Certificate(Path(config.tls_cert), Path(config.tls_key))
