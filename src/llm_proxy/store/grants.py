@@ -3,45 +3,118 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from llm_proxy.grants import TokenGrant, TokenUse
+import msgspec
+
+from llm_proxy.errors import StoreError
+from llm_proxy.grants import Scope, TokenGrant, TokenUse
+from llm_proxy.limits import LimitOverride
 from llm_proxy.store.database import Store
 from llm_proxy.store.timestamps import from_stored, to_stored
 
+WARNING_S = 24 * 3600.0  # before its end a token's answers say so, if that isn't most of its life
+_WARNING_SHARE = 10  # of a shorter life only this part
+
 # Plain SQL: a gateway waits for it, and building the same with peewee costs ten times the query.
 _GRANT = """
-SELECT tokens.id, tokens.project_id, tokens.is_active, projects.is_active, tokens.max_requests,
-       tokens.request_count, tokens.expires_at,
-       CASE WHEN tokens.digest = ?1 THEN NULL ELSE tokens.previous_valid_until END
+SELECT tokens.id, tokens.project_id, tokens.is_active, projects.is_active, tokens.deactivated_at,
+       tokens.created_at, tokens.not_before, tokens.expires_at,
+       CASE WHEN tokens.digest = ? THEN NULL ELSE tokens.previous_valid_until END,
+       tokens.idle_timeout_s, tokens.last_used_at,
+       tokens.max_requests, tokens.request_count, tokens.scope,
+       tokens.rate_limit, tokens.rate_burst, tokens.max_concurrent,
+       projects.rate_limit, projects.rate_burst, projects.max_concurrent
 FROM tokens JOIN projects ON projects.id = tokens.project_id
-WHERE tokens.digest = ?1 OR tokens.previous_digest = ?1
+WHERE tokens.digest = ? OR tokens.previous_digest = ?
 """
 _KEYS = "SELECT api, encrypted FROM api_keys WHERE project_id = ?"
 _USE = """
 UPDATE tokens SET request_count = request_count + ?,
-                  last_used_at = max(coalesce(last_used_at, ''), ?)
+       last_used_at = CASE WHEN last_used_at > ? THEN last_used_at ELSE ? END
 WHERE id = ?
 """
 
 
 def load_grant(store: Store, digest: bytes) -> TokenGrant | None:
     """By the token's digest, or by the one it had before its last rotation until that ends."""
+    text = digest.hex()
     with store.reading() as database:
-        rows = database.sql(_GRANT, (digest.hex(),))
+        rows = database.sql(_GRANT, (text, text, text))
         if not rows:
             return None
-        token_id, project_id, is_active, project_is_active, cap, count, *ends = rows[0]
+        token_id, project_id, is_active, project_is_active, deactivated_at, *others = rows[0]
         keys = database.sql(_KEYS, (project_id,))
+    created_at, not_before, expires_at, grace_ends_at, idle_s, last_used_at, *limits = others
+    max_requests, request_count, scope, *overrides = limits
+    ends = [end for end in (expires_at, grace_ends_at) if end]
+    if deactivated_at and deactivated_at in _expiries(others):
+        is_active = True  # nobody revoked it: it was cleaned up, and is refused as expired
+        ends.append(deactivated_at)
+    end = min(map(_seconds, ends), default=None)
+    began = _seconds(created_at)
     return TokenGrant(
         token_id=token_id,
         project_id=project_id,
         is_active=bool(is_active),
         project_is_active=bool(project_is_active),
-        expires_at=min((from_stored(end).timestamp() for end in ends if end), default=None),
-        max_requests=cap,
-        request_count=count,
+        not_before=None if not_before is None else _seconds(not_before),
+        expires_at=end,
+        warns_at=None if end is None else warns_at(began, end),
+        idle_timeout=idle_s,
+        last_used_at=_seconds(last_used_at) if last_used_at else began,
+        max_requests=max_requests,
+        request_count=request_count,
+        scope=_scope(token_id, scope),
+        token_limits=_override(overrides[:3]),
+        project_limits=_override(overrides[3:]),
         upstream_keys={api: store.cipher.decrypt(encrypted) for api, encrypted in keys},
+    )
+
+
+def warns_at(began: float, ends: float) -> float:
+    """From when on answers say that the token expires soon; all in Unix seconds."""
+    return ends - min(WARNING_S, max(ends - began, 0.0) / _WARNING_SHARE)
+
+
+def idle_end(
+    created_at: str, not_before: str | None, idle_s: int | None, last_used_at: str | None
+) -> str | None:
+    """When a token unused since then has expired for that; times as they are stored."""
+    if idle_s is None:
+        return None
+    begin = max(last_used_at or created_at, not_before or "")
+    return to_stored(from_stored(begin) + timedelta(seconds=idle_s))
+
+
+def _expiries(row: Sequence[Any]) -> tuple[str | None, str | None]:
+    """What the clean-up writes as the moment of its deactivation."""
+    created_at, not_before, expires_at, _, idle_s, last_used_at, *_ = row
+    return expires_at, idle_end(created_at, not_before, idle_s, last_used_at)
+
+
+def _seconds(stored: str) -> float:
+    return from_stored(stored).timestamp()
+
+
+def _scope(token_id: str, text: str | None) -> Scope:
+    if not text:
+        return Scope()
+    try:
+        return msgspec.json.decode(text, type=Scope)
+    except msgspec.MsgspecError as exc:
+        # A narrowing that isn't understood must not pass for none.
+        raise StoreError(
+            f"the scope of token {token_id} can't be read ({exc}); "
+            "set it again with: llm-proxy manage token update"
+        ) from exc
+
+
+def _override(columns: Sequence[Any]) -> LimitOverride:
+    rate_limit, rate_burst, max_concurrent = columns
+    return LimitOverride(
+        rate_limit=rate_limit, rate_burst=rate_burst, max_concurrent=max_concurrent
     )
 
 
@@ -50,4 +123,4 @@ def record_usage(store: Store, uses: Sequence[TokenUse]) -> None:
     with store.writing() as database:
         for use in uses:
             last_used_at = to_stored(datetime.fromtimestamp(use.last_used_at, UTC))
-            database.sql(_USE, (use.requests, last_used_at, use.token_id))
+            database.sql(_USE, (use.requests, last_used_at, last_used_at, use.token_id))

@@ -101,10 +101,64 @@ def undo_m003_changes(database: Database) -> None:
     database.sql("DROP TABLE changes")
 
 
+_LIMIT_COLUMNS = ("rate_limit TEXT", "rate_burst INTEGER", "max_concurrent INTEGER")
+_TOKEN_COLUMNS = (
+    "not_before TEXT",
+    "idle_timeout_s INTEGER",
+    "scope TEXT",  # a JSON object; NULL: it is narrowed to nothing
+    "reserved INTEGER NOT NULL DEFAULT 0",  # permits that leases hold and have not spent
+    *_LIMIT_COLUMNS,
+)
+
+
+def m004_limits(database: Database) -> None:
+    for column in _TOKEN_COLUMNS:
+        database.sql(f"ALTER TABLE tokens ADD COLUMN {column}")
+    for column in _LIMIT_COLUMNS:
+        database.sql(f"ALTER TABLE projects ADD COLUMN {column}")
+
+
+def undo_m004_limits(database: Database) -> None:
+    for column in _TOKEN_COLUMNS:
+        database.sql(f"ALTER TABLE tokens DROP COLUMN {column.split()[0]}")
+    for column in _LIMIT_COLUMNS:
+        database.sql(f"ALTER TABLE projects DROP COLUMN {column.split()[0]}")
+
+
+def m005_leases(database: Database) -> None:
+    database.sql(
+        """CREATE TABLE hosts (
+            id TEXT NOT NULL PRIMARY KEY,
+            last_seen_at TEXT NOT NULL
+        )"""
+    )
+    # AUTOINCREMENT: what a ledger says of a lease must never be taken for another's.
+    database.sql(
+        """CREATE TABLE leases (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            token_id TEXT NOT NULL REFERENCES tokens (id) ON DELETE CASCADE,
+            host TEXT NOT NULL,
+            holder TEXT NOT NULL,
+            granted INTEGER,
+            settled INTEGER NOT NULL DEFAULT 0,
+            taken_at TEXT NOT NULL
+        )"""
+    )
+    database.sql("CREATE INDEX leases_of_token ON leases (token_id)")
+    database.sql("CREATE INDEX leases_of_holder ON leases (host, holder)")
+
+
+def undo_m005_leases(database: Database) -> None:
+    database.sql("DROP TABLE leases")
+    database.sql("DROP TABLE hosts")
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(up=m001_projects, down=undo_m001_projects),
     Migration(up=m002_tokens, down=undo_m002_tokens),
     Migration(up=m003_changes, down=undo_m003_changes),
+    Migration(up=m004_limits, down=undo_m004_limits),
+    Migration(up=m005_leases, down=undo_m005_leases),
 )
 
 

@@ -14,6 +14,9 @@ class ProjectRow(peewee.Model):
     deactivated_at = peewee.TextField(null=True)
     created_at = peewee.TextField()
     updated_at = peewee.TextField()
+    rate_limit = peewee.TextField(null=True)
+    rate_burst = peewee.BigIntegerField(null=True)
+    max_concurrent = peewee.BigIntegerField(null=True)
 
     class Meta:
         table_name = "projects"
@@ -45,9 +48,37 @@ class TokenRow(peewee.Model):
     cache_hit_count = peewee.BigIntegerField(default=0)
     created_at = peewee.TextField()
     last_used_at = peewee.TextField(null=True)
+    not_before = peewee.TextField(null=True)
+    idle_timeout_s = peewee.BigIntegerField(null=True)
+    scope = peewee.TextField(null=True)  # a JSON object
+    reserved = peewee.BigIntegerField(default=0)
+    rate_limit = peewee.TextField(null=True)
+    rate_burst = peewee.BigIntegerField(null=True)
+    max_concurrent = peewee.BigIntegerField(null=True)
 
     class Meta:
         table_name = "tokens"
+
+
+class HostRow(peewee.Model):
+    id = peewee.TextField(primary_key=True)
+    last_seen_at = peewee.TextField()
+
+    class Meta:
+        table_name = "hosts"
+
+
+class LeaseRow(peewee.Model):
+    id = peewee.AutoField()
+    token_id = peewee.TextField()
+    host = peewee.TextField()
+    holder = peewee.TextField()  # a worker, or what took it in one; never used again
+    granted = peewee.BigIntegerField(null=True)  # permits in all; NULL: of a token without a cap
+    settled = peewee.BigIntegerField(default=0)  # of these, what `request_count` holds
+    taken_at = peewee.TextField()
+
+    class Meta:
+        table_name = "leases"
 
 
 class ChangeRow(peewee.Model):

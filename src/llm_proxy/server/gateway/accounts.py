@@ -1,0 +1,384 @@
+"""What a worker may spend of each token: permits of leases, counted in the ledger.
+
+Spending waits for nothing. A lease is taken, enlarged and given back by tasks, one at a time for
+each token; a request that finds no permit is called back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from time import time
+from typing import Any, Final, Protocol
+from weakref import WeakValueDictionary
+
+from llm_proxy.errors import Refusal, StoreError, StoreUnavailable
+from llm_proxy.grants import Lease, LeaseUse, NoPermits
+from llm_proxy.server.ledger import LAST, SLOT_CELLS, USED, Ledger
+
+logger = logging.getLogger(__name__)
+
+TICK_S: Final = 0.5  # how often `tick` should be called
+SETTLE_TICKS: Final = 2  # of these, what is spent is told to the store
+PATIENCE_S: Final = 1.2  # for permits that others hold: they give back what they don't use
+EXHAUSTED_FOR_S: Final = 1.0  # a spent cap isn't looked at again
+REST_S: Final = 60.0  # a lease of a token without a cap is kept so long without use
+FIRST_WANTED: Final = 16
+MOST_WANTED: Final = 4096  # what the loss of a host can cost a token, for each of its workers
+
+_UNLIMITED: Final = 1 << 62
+_NO_SLOT: Final = -1
+_REST_TICKS: Final = int(REST_S / TICK_S)
+_SOON_S, _LATE_S = 0.5, 5.0  # between two fetches: more should be fetched at once, or less
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.2
+
+Waiter = Callable[[Refusal | None], None]
+
+
+class LeaseSource(Protocol):
+    """Each raises StoreError."""
+
+    async def take(self, token_id: str, wanted: int) -> Lease | NoPermits | None:
+        """None: there is no such token."""
+
+    async def extend(self, use: LeaseUse, wanted: int) -> Lease | NoPermits | None:
+        """None: there is no such lease any more."""
+
+    async def settle(self, uses: Sequence[LeaseUse]) -> Sequence[int]:
+        """The leases that are gone, by id."""
+
+    async def give_back(self, uses: Sequence[LeaseUse]) -> None: ...
+
+    async def refund(self, counts: Mapping[str, int]) -> None:
+        """So many requests of leases given back were not made, by token id."""
+
+
+class Account:
+    """One for all snapshots of a token's grant: after a rotation with grace two are in use."""
+
+    __slots__ = (
+        "__weakref__",
+        "base",
+        "exhausted_until",
+        "granted",
+        "has_cap",
+        "lease_id",
+        "low",
+        "permits",
+        "task",
+        "token_id",
+        "version",
+        "waiters",
+        "wanted",
+        "wanted_at",
+    )
+
+    def __init__(self, token_id: str) -> None:
+        self.token_id = token_id
+        self.permits = 0
+        self.low = 0  # at fewer permits than that more are fetched
+        self.lease_id = 0  # 0: none
+        self.base = 0  # of its slot in the ledger's cells
+        self.granted = 0
+        self.has_cap = True
+        self.wanted = FIRST_WANTED
+        self.wanted_at = 0.0
+        self.exhausted_until = 0.0  # on the loop's clock
+        self.version = 0  # rises when nothing may be spent any more on what was granted before
+        self.task: asyncio.Task[None] | None = None
+        self.waiters: list[Waiter] = []
+
+
+class Accounts:
+    def __init__(self, source: LeaseSource, ledger: Ledger) -> None:
+        self._source = source
+        self._ledger = ledger
+        self._cells = ledger.cells
+        self._loop = asyncio.get_running_loop()
+        self._all: WeakValueDictionary[str, Account] = WeakValueDictionary()
+        self._open: dict[str, Account] = {}  # with a lease
+        self._spent: dict[Account, None] = {}  # from since the last tick
+        self._warm: dict[Account, None] = {}  # as it was at the last tick
+        self._unsettled: dict[Account, None] = {}
+        self._owed: dict[int, tuple[LeaseUse, int]] = {}  # leases to give back, with their slots
+        self._refunds: dict[str, int] = {}
+        self._handing_in = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticks = 0
+        self.is_failing = False  # the store, at the last time it was asked
+
+    def of(self, token_id: str) -> Account:
+        account = self._all.get(token_id)
+        if account is None:
+            account = self._all[token_id] = Account(token_id)
+        return account
+
+    # On the path of requests.
+
+    def spend(self, account: Account, now: float) -> int:
+        """One of its permits, of which there must be one; the lease it came from. `now` is in Unix
+        seconds."""
+        account.permits -= 1
+        base = account.base
+        cells = self._cells
+        cells[base + USED] += 1
+        cells[base + LAST] = int(now * 1000)
+        self._spent[account] = None
+        if account.permits < account.low and account.task is None:
+            self._fetch(account)
+        return account.lease_id
+
+    def refund(self, account: Account, lease_id: int) -> None:
+        """Takes back a permit that came from this lease, for a request of which nothing left."""
+        if lease_id == account.lease_id:
+            account.permits += 1
+            self._cells[account.base + USED] -= 1
+            self._spent[account] = None
+        elif (owed := self._owed.get(lease_id)) is not None and owed[0].used:
+            # Its count goes down in the ledger too, should this process die before it is told.
+            use, slot = owed
+            self._cells[slot * SLOT_CELLS + USED] = use.used - 1
+            self._owed[lease_id] = (LeaseUse(use.lease_id, use.used - 1, use.last_used_at), slot)
+        else:
+            self._refunds[account.token_id] = self._refunds.get(account.token_id, 0) + 1
+
+    def want(self, account: Account, waiter: Waiter) -> None:
+        """Calls back when there are permits, or with the reason why not. Raises Refusal."""
+        if account.exhausted_until > self._loop.time():
+            raise exhausted()
+        account.waiters.append(waiter)
+        if account.task is None:
+            self._fetch(account)
+
+    def forget(self, account: Account, waiter: Waiter) -> None:
+        if waiter in account.waiters:
+            account.waiters.remove(waiter)
+
+    def last_used_at(self, account: Account) -> float:
+        """By this worker, since it took its lease; in Unix seconds, 0: never."""
+        return self._cells[account.base + LAST] / 1000 if account.lease_id else 0.0
+
+    # What goes on beside.
+
+    def void(self, token_id: str) -> None:
+        """From now on nothing is spent on what was granted before."""
+        account = self._all.get(token_id)
+        if account is None:
+            return
+        account.version += 1
+        account.exhausted_until = 0.0
+        if account.lease_id:
+            self._close_lease(account)
+            self._start(self._hand_in_soon())
+
+    async def tick(self) -> None:
+        """Tells the store what was spent, and gives back what nobody uses."""
+        self._ticks += 1
+        self._close_idle()
+        try:
+            await self._hand_in()
+            await self._give_refunds()
+            if self._ticks % SETTLE_TICKS == 0:
+                await self._settle()
+        except StoreError as exc:
+            if not self.is_failing:
+                logger.error("usage can't be recorded, keeping it until it can: %s", exc)
+            self.is_failing = True
+        else:
+            self.is_failing = False
+
+    async def close(self) -> None:
+        """Gives back every lease. What fails stays in the ledger, for the supervisor."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        for account in tuple(self._open.values()):
+            self._close_lease(account)
+        try:
+            await self._hand_in()
+            await self._give_refunds()
+        except StoreError as exc:
+            logger.error("leases can't be given back, leaving them to the supervisor: %s", exc)
+
+    def _close_idle(self) -> None:
+        spent, self._spent = self._spent, {}
+        idle = [account for account in self._warm if account.has_cap and account not in spent]
+        self._warm = spent
+        self._unsettled.update(spent)
+        if self._ticks % _REST_TICKS == 0:
+            rested = time() - REST_S
+            idle += [
+                account
+                for account in self._open.values()
+                if not account.has_cap and self.last_used_at(account) < rested
+            ]
+        for account in idle:
+            if account.task is not None:
+                self._warm[account] = None
+            elif account.lease_id:
+                self._close_lease(account)
+
+    async def _settle(self) -> None:
+        unsettled, self._unsettled = self._unsettled, {}
+        held = {account.lease_id: account for account in unsettled if account.lease_id}
+        if not held:
+            return
+        try:
+            gone = await self._source.settle([self._use(account) for account in held.values()])
+        except StoreError:
+            self._unsettled = unsettled | self._unsettled
+            raise
+        for lease_id in gone:
+            if (account := held[lease_id]).lease_id == lease_id:
+                self._close_lease(account)
+
+    async def _hand_in(self) -> None:
+        """Gives back what is owed. Raises StoreError."""
+        async with self._handing_in:
+            owed = dict(self._owed)
+            if not owed:
+                return
+            await self._source.give_back([use for use, _ in owed.values()])
+            for lease_id, (use, slot) in owed.items():
+                latest, _ = self._owed.pop(lease_id)
+                if latest.used < use.used:  # refunded too late to be in what was told
+                    self._refunds[use.lease_id] = use.used - latest.used
+                if slot >= 0:
+                    self._ledger.free_slot(slot)
+
+    async def _give_refunds(self) -> None:
+        refunds, self._refunds = self._refunds, {}
+        if refunds:
+            await self._source.refund(refunds)  # once: told twice, it would be counted twice
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _hand_in_soon(self) -> None:
+        with contextlib.suppress(StoreError):  # the next tick tries again
+            await self._hand_in()
+
+    def _fetch(self, account: Account) -> None:
+        now = self._loop.time()
+        if now - account.wanted_at < _SOON_S:
+            account.wanted = min(account.wanted * 2, MOST_WANTED)
+        elif now - account.wanted_at > _LATE_S:
+            account.wanted = max(account.wanted // 2, FIRST_WANTED)
+        account.wanted_at = now
+        account.task = self._start(self._serve(account))
+
+    async def _serve(self, account: Account) -> None:
+        """Fetches permits, once, for those who wait and those to come."""
+        # Also what the waiters get should this task end in a way that nobody foresaw.
+        refusal: Refusal | None = store_unavailable()
+        try:
+            refusal = await self._obtain(account)
+        except StoreError as exc:
+            logger.warning("permits could not be fetched: %s", exc)
+        finally:
+            account.task = None
+            if refusal is None:
+                while account.waiters and account.permits > 0:
+                    account.waiters.pop(0)(None)
+                if account.waiters and account.task is None:
+                    self._fetch(account)
+            else:
+                waiters, account.waiters = account.waiters, []
+                for waiter in waiters:
+                    waiter(refusal)
+
+    async def _obtain(self, account: Account) -> Refusal | None:
+        """None: it has permits now. Raises StoreError."""
+        until = self._loop.time() + PATIENCE_S
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            version = account.version
+            reply = await self._ask(account)
+            if account.version != version:
+                if isinstance(reply, Lease) and reply.id not in self._owed:
+                    self._owed[reply.id] = (LeaseUse(reply.id, 0, 0.0), _NO_SLOT)
+            elif isinstance(reply, Lease):
+                self._open_lease(account, reply)
+                return None
+            elif reply is None:
+                return gone()
+            elif reply.is_final:
+                account.exhausted_until = self._loop.time() + EXHAUSTED_FOR_S
+                return exhausted()
+            if self._loop.time() > until:
+                return held_elsewhere()
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def _ask(self, account: Account) -> Lease | NoPermits | None:
+        wanted = max(account.wanted, len(account.waiters))
+        lease_id = account.lease_id
+        if lease_id:
+            reply = await self._source.extend(self._use(account), wanted)
+            if reply is not None or account.lease_id != lease_id:
+                return reply
+            self._close_lease(account)
+        await self._hand_in()  # what it holds itself of the token comes first
+        return await self._source.take(account.token_id, wanted)
+
+    def _use(self, account: Account) -> LeaseUse:
+        base, cells = account.base, self._cells
+        return LeaseUse(account.lease_id, cells[base + USED], cells[base + LAST] / 1000)
+
+    def _open_lease(self, account: Account, lease: Lease) -> None:
+        if lease.id != account.lease_id:
+            try:
+                slot = self._ledger.open_slot(lease.id)
+            except OSError as exc:
+                self._owed[lease.id] = (LeaseUse(lease.id, 0, 0.0), _NO_SLOT)
+                raise StoreUnavailable(f"the ledger of permits can't grow: {exc}") from exc
+            self._cells = self._ledger.cells
+            account.lease_id, account.base, account.granted = lease.id, slot * SLOT_CELLS, 0
+            self._open[account.token_id] = account
+        if lease.granted is None:
+            account.has_cap, account.permits, account.low = False, _UNLIMITED, 0
+        else:
+            more = lease.granted - account.granted
+            account.has_cap, account.granted = True, lease.granted
+            account.permits += more
+            account.low = more // 4
+        self._spent[account] = None  # so that it is missed when nobody uses it
+
+    def _close_lease(self, account: Account) -> None:
+        """It is to be given back; nothing is spent from it any more."""
+        self._owed[account.lease_id] = (self._use(account), account.base // SLOT_CELLS)
+        account.lease_id = account.granted = account.permits = account.low = 0
+        del self._open[account.token_id]
+        for group in (self._spent, self._warm, self._unsettled):
+            group.pop(account, None)
+
+
+def exhausted() -> Refusal:
+    return Refusal(
+        "token_quota_exhausted",
+        "The requests that this token was good for are used up; ask for a new one.",
+    )
+
+
+def held_elsewhere() -> Refusal:
+    return Refusal(
+        "token_quota_exhausted",
+        "The last requests that this token is good for are being used; try again in a second.",
+        headers={"Retry-After": "1"},
+    )
+
+
+def gone() -> Refusal:
+    return Refusal("invalid_token", "This token is unknown here; check that it was copied whole.")
+
+
+def store_unavailable() -> Refusal:
+    return Refusal(
+        "store_unavailable",
+        "The token can't be checked now; try again soon.",
+        headers={"Retry-After": "1"},
+    )
