@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,28 +99,6 @@ def parse_networks(text: str) -> tuple[str, ...]:
                 f"addresses, networks like 10.0.0.0/8 or the word unix, separated by commas ({exc})"
             ) from None
     return tuple(networks)
-
-
-class Networks:
-    """What `parse_networks` gives, to be asked."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        import ipaddress
-
-        names = list(names)
-        self._has_unix = UNIX in names
-        self._networks = [ipaddress.ip_network(name) for name in names if name != UNIX]
-
-    def includes(self, address: str) -> bool:
-        import ipaddress
-
-        if address == UNIX:
-            return self._has_unix
-        try:
-            found = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(found in network for network in self._networks)
 
 
 def write_networks(networks: tuple[str, ...]) -> str:

@@ -5,7 +5,9 @@ LLMProxyError               exit code 1
 │   └── WrongUsage          … because of a flag: exit code 2
 ├── StoreError              the database can't be used
 │   └── StoreUnavailable    … for now: locked, slow or gone
+├── LedgerError             what a worker spends can't be kept
 ├── Conflict                what is asked for contradicts what is stored
+├── LimitsUnavailable       a limit can't be checked for now
 ├── NotAuthorised           exit code 3
 ├── NotFound                exit code 4
 ├── Unreachable             exit code 5
@@ -40,7 +42,15 @@ class StoreUnavailable(StoreError):
     pass
 
 
+class LedgerError(LLMProxyError):
+    pass
+
+
 class Conflict(LLMProxyError):
+    pass
+
+
+class LimitsUnavailable(LLMProxyError):
     pass
 
 
@@ -64,11 +74,14 @@ REFUSALS: dict[str, tuple[int, str]] = {
     "missing_token": (401, "authentication_error"),
     "invalid_token": (401, "authentication_error"),
     "token_expired": (401, "authentication_error"),
+    "token_not_yet_valid": (401, "authentication_error"),
     "token_revoked": (401, "authentication_error"),
     "invalid_management_token": (401, "authentication_error"),
     "project_inactive": (403, "permission_error"),
     "no_upstream_key": (403, "permission_error"),
     "origin_not_allowed": (403, "permission_error"),
+    "client_not_allowed": (403, "permission_error"),
+    "insufficient_scope": (403, "permission_error"),
     "endpoint_not_allowed": (404, "not_found_error"),
     "not_found": (404, "not_found_error"),
     "method_not_allowed": (405, "invalid_request_error"),
@@ -85,6 +98,7 @@ REFUSALS: dict[str, tuple[int, str]] = {
     "upstream_broken": (502, "api_error"),
     "circuit_open": (503, "overloaded_error"),
     "store_unavailable": (503, "overloaded_error"),
+    "limits_unavailable": (503, "overloaded_error"),
     "draining": (503, "overloaded_error"),
     "overloaded": (503, "overloaded_error"),
     "upstream_timeout": (504, "timeout_error"),

@@ -44,6 +44,11 @@ class Home:
         return self.path / "server.log"
 
     @property
+    def ledgers(self) -> Path:
+        """The folder of the workers' ledgers."""
+        return self.path / "ledgers"
+
+    @property
     def env_file(self) -> Path:
         return self.path / "llm-proxy.env"
 

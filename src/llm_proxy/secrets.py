@@ -16,6 +16,7 @@ _RANDOM_BYTES = 20
 _CHECKSUM_BYTES = 4
 _TOKEN_LENGTH = len(TOKEN_PREFIX) + (_RANDOM_BYTES + _CHECKSUM_BYTES) * 4 // 3
 _CIPHER_PREFIX = "enc:v1:"
+_WRAPPED_PREFIX = "key:v1:"
 _NONCE_BYTES = 12
 _KEY_BYTES = 32
 
@@ -78,6 +79,18 @@ def _checksum(random: bytes) -> bytes:
     return hashlib.sha256(b"llm-proxy token\x00" + random).digest()[:_CHECKSUM_BYTES]
 
 
+def may_be_legacy_token(token: bytes) -> bool:
+    """Whether it has the form of the older program's: `sk-` and a UUID in unpadded base64url."""
+    if len(token) != _LEGACY_LENGTH or not token.startswith(b"sk-"):
+        return False
+    # 22 characters hold four bits more than a UUID; its encoding leaves them zero.
+    return token[-1:] in b"AQgw" and not token[3:].translate(None, _URL_SAFE)
+
+
+_LEGACY_LENGTH = len(TOKEN_PREFIX) + 22
+_URL_SAFE = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
 def token_digest(token: bytes) -> bytes:
     """SHA-256, 32 bytes: all that is ever stored of a token."""
     return hashlib.sha256(token).digest()
@@ -113,25 +126,55 @@ class Cipher:
             raise ConfigError(
                 "ENCRYPTION_KEY must be 32 bytes in base64; make one with: openssl rand -base64 32"
             )
+        self.key = key
+        # Tells keys apart, and nothing about them: 256 random bits can't be searched for.
+        self.key_id = hashlib.sha256(b"llm-proxy key\x00" + raw).hexdigest()[:12]
         self._aead = AESGCM(raw)
 
     def encrypt(self, secret: Secret) -> str:
-        nonce = os.urandom(_NONCE_BYTES)
-        sealed = nonce + self._aead.encrypt(nonce, secret.reveal().encode(), None)
-        return _CIPHER_PREFIX + base64.b64encode(sealed).decode()
+        return _CIPHER_PREFIX + self._seal(secret, None)
 
     def decrypt(self, stored: str) -> Secret:
         """Raises StoreError when the value was not encrypted with this key."""
-        from cryptography.exceptions import InvalidTag
-
-        try:
-            if not stored.startswith(_CIPHER_PREFIX):
-                raise ValueError("no enc:v1: prefix")
-            sealed = base64.b64decode(stored.removeprefix(_CIPHER_PREFIX), validate=True)
-            opened = self._aead.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], None)
-            return Secret(opened.decode())
-        except (InvalidTag, ValueError) as exc:
+        opened = self._open(_CIPHER_PREFIX, stored, None)
+        if opened is None:
             raise StoreError(
                 "a stored upstream key can't be decrypted: "
                 "was the database written with another ENCRYPTION_KEY?"
-            ) from exc
+            )
+        return opened
+
+    def opens(self, stored: str) -> bool:
+        return self._open(_CIPHER_PREFIX, stored, None) is not None
+
+    def wrap(self, other: Cipher) -> str:
+        """The other's key, for holders of this one; never to be taken for a value, nor a value for
+        it, wherever somebody copies them to."""
+        return _WRAPPED_PREFIX + self._seal(other.key, _WRAPPED_PREFIX.encode())
+
+    def unwrap(self, stored: str) -> Cipher | None:
+        """None when it was not this key that wrapped it."""
+        key = self._open(_WRAPPED_PREFIX, stored, _WRAPPED_PREFIX.encode())
+        return None if key is None else Cipher(key)
+
+    def _seal(self, secret: Secret, purpose: bytes | None) -> str:
+        nonce = os.urandom(_NONCE_BYTES)
+        sealed = nonce + self._aead.encrypt(nonce, secret.reveal().encode(), purpose)
+        return base64.b64encode(sealed).decode()
+
+    def _open(self, prefix: str, stored: str, purpose: bytes | None) -> Secret | None:
+        from cryptography.exceptions import InvalidTag
+
+        if not stored.startswith(prefix):
+            return None
+        try:
+            sealed = base64.b64decode(stored.removeprefix(prefix), validate=True)
+            opened = self._aead.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], purpose)
+            return Secret(opened.decode())
+        except (InvalidTag, ValueError):
+            return None
+
+
+def is_encrypted(stored: str) -> bool:
+    """By its form; which key opens it is another question."""
+    return stored.startswith(_CIPHER_PREFIX)

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from llm_proxy.address import (
+    Address,
     parse_address,
     parse_listen_address,
     parse_networks,
@@ -18,6 +19,7 @@ from llm_proxy.address import (
     write_networks,
 )
 from llm_proxy.quantities import format_duration, format_size, parse_duration, parse_size
+from llm_proxy.redis_address import MOST_DATABASES, parse_redis_url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +135,31 @@ def parse_url(text: str) -> str:
 def parse_base_url(text: str) -> str:
     """`parse_url`, or `unix:/PATH` of a server on this machine."""
     return str(parse_unix_address(text)) if text.startswith("unix:") else parse_url(text)
+
+
+def parse_redis_address(text: str) -> Address:
+    """`HOST:PORT`, the host being one to reach."""
+    found = parse_address(text)
+    if found.port == 0 or text.strip().startswith(":"):
+        raise ValueError("HOST:PORT of a Redis server, like localhost:6379")
+    return found
+
+
+def parse_redis_timeout(text: str) -> float:
+    rule = "a duration from 10ms to 1s, like 250ms"
+    try:
+        seconds = parse_duration(text)
+    except ValueError:
+        raise ValueError(rule) from None
+    if not 0.01 <= seconds <= 1:
+        raise ValueError(rule)
+    return seconds
+
+
+def parse_password(text: str) -> object:
+    from llm_proxy.secrets import Secret
+
+    return Secret(text)
 
 
 def parse_metrics_path(text: str) -> str:
@@ -361,6 +388,56 @@ SETTINGS: tuple[Setting, ...] = (
         home_file="llm-proxy.db",
         parse=parse_database,
         doc="SQLite database of projects and tokens.",
+    ),
+    Setting(
+        field="redis_url",
+        env="REDIS_URL",
+        parse=parse_redis_url,
+        is_secret=True,
+        doc="Redis or Valkey that hosts share, redis://[USER:PASSWORD@]HOST:PORT[/DATABASE], with "
+        "rediss:// for TLS; limits of scope fleet are counted there.",
+    ),
+    Setting(
+        field="redis_addr",
+        env="REDIS_ADDR",
+        parse=parse_redis_address,
+        doc="The same as HOST:PORT, instead of REDIS_URL.",
+    ),
+    Setting(
+        field="redis_db",
+        env="REDIS_DB",
+        parse=parse_whole(0, MOST_DATABASES - 1),
+        doc="Number of the database at REDIS_ADDR; 0 unless set.",
+    ),
+    Setting(
+        field="redis_password",
+        env="REDIS_PASSWORD",
+        parse=parse_password,
+        is_secret=True,
+        doc="Password of Redis, so that it need not stand in REDIS_URL.",
+    ),
+    Setting(
+        field="redis_ca_file",
+        env="REDIS_CA_FILE",
+        parse=parse_path,
+        doc="PEM file of the authorities that vouch for Redis, instead of the system's; for "
+        "rediss://.",
+    ),
+    Setting(
+        field="redis_timeout",
+        env="REDIS_TIMEOUT",
+        default="250ms",
+        parse=parse_redis_timeout,
+        write=format_duration,
+        doc="How long Redis may take to answer, connecting included, 10ms to 1s.",
+    ),
+    Setting(
+        field="redis_fail",
+        env="REDIS_FAIL",
+        default="open",
+        parse=parse_choice("open", "closed"),
+        doc="What limits of scope fleet do while Redis is away: open, each host keeps them by "
+        "itself; closed, requests under such a limit get 503.",
     ),
     Setting(
         field="pid_file",

@@ -43,6 +43,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     default_api: str | None
     openai_api_url: str | None
     database_path: Path
+    redis_url: Secret | None
+    redis_addr: Address | None
+    redis_db: int | None
+    redis_password: Secret | None
+    redis_ca_file: Path | None
+    redis_timeout: float  # seconds
+    redis_fail: str  # open or closed
     pid_file: Path
     log_level: str  # debug, info, warning or error
     log_format: str  # auto, json or console

@@ -44,6 +44,11 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     proxy_protocol: bool = False
     trusted_proxies: tuple[str, ...] = ()
     egress: Egress = Egress()
+    host: str = ""  # id of this server
+    holder: str = ""  # id of this worker process, never used again
+    ledger: str = ""  # path of its ledger
+    store_grace: float = 60.0  # seconds
+    knows_legacy_tokens: bool = False
     log_level: str = "info"
     log_format: str = "auto"
     log_file: str | None = None  # None: stderr
@@ -73,6 +78,12 @@ class Collect(msgspec.Struct, frozen=True, tag="collect"):
     sequence: int  # from 1
 
 
+class StoreState(msgspec.Struct, frozen=True, tag="store_state"):
+    """Whether the supervisor reaches the database; while not, changes may be missed."""
+
+    is_lost: bool
+
+
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
     pid: int
 
@@ -90,7 +101,7 @@ class Measured(msgspec.Struct, frozen=True, tag="measured"):
     snapshot: Snapshot
 
 
-ToWorker = Configure | Serve | Invalidate | Drain | Collect
+ToWorker = Configure | Serve | Invalidate | StoreState | Drain | Collect
 FromWorker = Ready | Failed | Acknowledge | Measured
 
 

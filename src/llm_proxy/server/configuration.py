@@ -16,6 +16,7 @@ from llm_proxy.errors import ConfigError
 from llm_proxy.home import Home
 from llm_proxy.http1.egress import Egress, read_egress
 from llm_proxy.providers import Providers, load_providers
+from llm_proxy.redis_address import redis_address
 from llm_proxy.server.certificate import load_context, validity_warning
 from llm_proxy.server.channel import WorkerConfig
 from llm_proxy.server.runtime_folder import CONTROL_SOCKET
@@ -32,6 +33,13 @@ FIXED: Final = (
     "management_token",
     "encryption_key",
     "database_path",
+    "redis_url",
+    "redis_addr",
+    "redis_db",
+    "redis_password",
+    "redis_ca_file",
+    "redis_timeout",
+    "redis_fail",
     "pid_file",
     "enable_metrics",
     "metrics_path",
@@ -95,6 +103,7 @@ def check_configuration(settings: Settings) -> tuple[Configuration, list[str]]:
     )
     check_metrics_path(settings.metrics_path, providers)
     warnings += check_tls(settings)
+    redis_address(settings)
     client_limits(settings)
     egress = read_egress(os.environ)
     return Configuration(settings=settings, providers=providers, egress=egress), warnings

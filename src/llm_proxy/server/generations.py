@@ -87,6 +87,11 @@ class Generations:
         """When it returns every worker obeys the new state, or is gone; draining ones too."""
         await asyncio.gather(*(generation.pool.publish(changes) for generation in self.all))
 
+    def tell_store_state(self, is_healthy: bool) -> None:
+        """Whether workers can trust that they learn of every change."""
+        for generation in self.all:
+            generation.pool.tell_store_state(is_lost=not is_healthy)
+
     async def watch(self) -> None:
         """Goes on until cancelled; a worker that hangs is killed within half a minute."""
         while True:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from llm_proxy.address import UNIX, Networks
+from llm_proxy.address import UNIX
 from llm_proxy.errors import ConfigError
+from llm_proxy.networks import Networks
 from llm_proxy.server.runtime_folder import CONTROL_SOCKET
 from llm_proxy.server.state import ServerState
 from llm_proxy.settings import Settings

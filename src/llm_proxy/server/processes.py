@@ -82,7 +82,12 @@ class Processes:
         last_id = await self._foundation.store.run(last_change_id)
         stack.callback(self._sockets.close)
         await self._start_all(self._prepare(self._configuration), stack)
-        self._feed = ChangeFeed(self._read_changes, self.publish, last_id=last_id)
+        self._feed = ChangeFeed(
+            self._read_changes,
+            self.publish,
+            last_id=last_id,
+            on_health=self._generations.tell_store_state,
+        )
         self._is_ready = True
 
     async def _start_all(self, first: Generation, stack: AsyncExitStack) -> None:

@@ -21,7 +21,7 @@ from typing import Final
 
 import uvloop
 
-from llm_proxy.errors import LLMProxyError, StoreError
+from llm_proxy.errors import LLMProxyError
 from llm_proxy.http1.resolver import Resolver
 from llm_proxy.http1.timers import Timers
 from llm_proxy.logs import configure_logging, reopen_logs
@@ -31,6 +31,7 @@ from llm_proxy.server.certificate import Certificate
 from llm_proxy.server.channel import (
     MAX_MESSAGE_BYTES,
     Acknowledge,
+    Change,
     Collect,
     Configure,
     Drain,
@@ -39,12 +40,14 @@ from llm_proxy.server.channel import (
     Invalidate,
     Ready,
     Serve,
+    StoreState,
     WorkerConfig,
     decode_to_worker,
     encode,
 )
 from llm_proxy.server.drain import ACCEPTED_LATE_S, GREETED_LATE_S, Draining
 from llm_proxy.server.free_memory import FreeMemory
+from llm_proxy.server.gateway.accounts import TICK_S, Accounts
 from llm_proxy.server.gateway.api import Upstream, build_control, build_upstream
 from llm_proxy.server.gateway.client_address import TrustedProxies
 from llm_proxy.server.gateway.client_connection import ClientConnection
@@ -58,12 +61,13 @@ from llm_proxy.server.gateway.routing import Router
 from llm_proxy.server.gateway.snapshot import take_snapshot
 from llm_proxy.server.gateway.tokens import Tokens
 from llm_proxy.server.grant_source import StoreGrantSource
+from llm_proxy.server.lease_source import StoreLeaseSource
+from llm_proxy.server.ledger import Ledger
 from llm_proxy.server.reporter import Reporter
 from llm_proxy.store.database import Store
 
 logger = logging.getLogger(__name__)
 
-RECORD_USAGE_EVERY_S: Final = 1.0  # what a killed worker forgets at most
 RECORDER_CLOSE_S: Final = 5.0
 
 
@@ -76,9 +80,8 @@ class Worker:
         self._recorder: Recorder | None = None
         self._listeners: Listeners | None = None
         self._certificate: Certificate | None = None
-        self._recording: asyncio.Task[None] | None = None
+        self._accounting: asyncio.Task[None] | None = None
         self._is_ending = asyncio.Event()
-        self._is_store_lost = False
         greets = config.tls_cert is not None or config.proxy_protocol
         self.draining = Draining(
             self._connections, accepted_late_s=GREETED_LATE_S if greets else ACCEPTED_LATE_S
@@ -91,11 +94,17 @@ class Worker:
         metrics = Metrics(tuple(config.providers.apis))
         self._timers = Timers(asyncio.get_running_loop(), on_lag=metrics.lagged)
         self._timers.watch(FreeMemory())
+        self._ledger = Ledger.create(Path(config.ledger), config.holder)
         self._grants = StoreGrantSource(self._store)
         if config.tls_cert is not None and config.tls_key is not None:
             self._certificate = Certificate(Path(config.tls_cert), Path(config.tls_key))
             self._timers.watch(self._certificate)
-        self._tokens = Tokens(self._grants)
+        leases = StoreLeaseSource(self._store, config.host, config.holder)
+        self._tokens = Tokens(
+            self._grants,
+            Accounts(leases, self._ledger),
+            knows_legacy_tokens=config.knows_legacy_tokens,
+        )
         resolver = Resolver()
         upstreams = {
             name: build_upstream(
@@ -130,7 +139,7 @@ class Worker:
                 TrustedProxies(config.trusted_proxies) if config.trusted_proxies else None
             ),
         )
-        self._recording = asyncio.create_task(self._record_usage())
+        self._accounting = asyncio.create_task(self._account())
 
     async def listen(self, listeners: Sequence[socket.socket]) -> None:
         self._listeners = Listeners([self._acceptor(listener) for listener in listeners])
@@ -169,24 +178,27 @@ class Worker:
     def invalidate(self, message: Invalidate) -> None:
         for change in message.changes:
             self._tokens.invalidate(change.kind, change.id)
+            if change.kind.endswith("_cut"):
+                self._cut(change)
 
-    async def _record_usage(self) -> None:
-        """Until the end, and never cancelled: what was being recorded would be so once more."""
+    def _cut(self, change: Change) -> None:
+        """Ends what runs for this token or project."""
+        for connection in tuple(self._connections):
+            connection.revoke(change.kind, change.id)
+
+    def store_state(self, message: StoreState) -> None:
+        if message.is_lost:
+            self._tokens.store_is_lost(self._config.store_grace)
+        else:
+            self._tokens.store_is_back()
+
+    async def _account(self) -> None:
+        """Until the end, and never cancelled: the store may have begun what it is told."""
         while not self._is_ending.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RECORD_USAGE_EVERY_S):
+                async with asyncio.timeout(TICK_S):
                     await self._is_ending.wait()
-            await self._record_usage_once()
-
-    async def _record_usage_once(self) -> None:
-        try:
-            await self._tokens.record_usage()
-        except StoreError as exc:
-            if not self._is_store_lost:
-                logger.error("usage can't be recorded, keeping it until it can: %s", exc)
-            self._is_store_lost = True
-        else:
-            self._is_store_lost = False
+            await self._tokens.accounts.tick()
 
     async def drain(self) -> None:
         """Takes no new connection, lets what runs finish, and closes what is idle."""
@@ -200,14 +212,15 @@ class Worker:
     async def close(self) -> None:
         """Hands on what was counted and recorded; nothing is accepted any more."""
         self._is_ending.set()
-        if self._recording is not None:
-            await self._recording
+        if self._accounting is not None:
+            await self._accounting
         for upstream in self._upstreams:
             await upstream.pool.close()
         await asyncio.sleep(0)  # connections that were cut say so, and their exchanges end
-        if self._recording is not None:
+        if self._accounting is not None:
             await self._tokens.close()
-            await self._record_usage_once()
+            await self._tokens.accounts.close()
+            self._ledger.close()
             self._timers.close()
         if self._recorder is not None:
             await self._recorder.close(RECORDER_CLOSE_S)
@@ -228,6 +241,8 @@ async def _obey(
                 case Invalidate() as message:
                     worker.invalidate(message)
                     writer.write(encode(Acknowledge(message.sequence)))
+                case StoreState() as message:
+                    worker.store_state(message)
                 case Collect(sequence=sequence):
                     reporter.answer(sequence)
                 case Drain(timeout_s=timeout_s, idle_grace_s=idle_grace_s):

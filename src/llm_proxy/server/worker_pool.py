@@ -132,6 +132,10 @@ class WorkerPool:
         except TimeoutError as exc:
             raise LLMProxyError(f"worker {worker.pid} can't be killed; stop the server") from exc
 
+    def tell_store_state(self, *, is_lost: bool) -> None:
+        for worker in self._children():
+            worker.tell_store_state(is_lost=is_lost)
+
     async def check(self) -> None:
         """Kills workers that gave no sign of life at two checks in a row: one may be a machine's
         pause."""

@@ -25,6 +25,7 @@ from llm_proxy.server.channel import (
     Measured,
     Ready,
     Serve,
+    StoreState,
     ToWorker,
     WorkerConfig,
     decode_from_worker,
@@ -143,6 +144,9 @@ class WorkerProcess:
         if not self._may_serve:
             self._may_serve = True
             self._send(Serve())
+
+    def tell_store_state(self, *, is_lost: bool) -> None:
+        self._send(StoreState(is_lost))
 
     def drain(self, timeout_s: float, *, idle_grace_s: float = IDLE_GRACE_S) -> None:
         self._send(Drain(timeout_s, idle_grace_s))

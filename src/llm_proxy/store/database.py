@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from llm_proxy.errors import StoreError, StoreUnavailable
-from llm_proxy.secrets import Cipher, Secret
+from llm_proxy.secrets import Cipher
 from llm_proxy.store.failures import translated
+from llm_proxy.store.keyring import Keyring
 from llm_proxy.store.migrations import migrate as apply_migrations
 from llm_proxy.store.migrations import require_current
-from llm_proxy.store.models import MetaRow
 from llm_proxy.store.opening import (
     PATIENCE_S,
     Database,
@@ -31,7 +31,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _MOST_WAITING = 1000
-_KNOWN_VALUE = Secret("llm-proxy")
 
 
 class Store:
@@ -45,7 +44,7 @@ class Store:
         `patience_s` limits the wait for another process's lock, and for a turn in `run`.
         """
         self.path = path
-        self._cipher = cipher
+        self._keyring = None if cipher is None else Keyring(self, cipher, database=str(path))
         self._patience_s = patience_s
         self._database: Database | None = None
         self._file: os.stat_result | None = None  # that is open
@@ -54,10 +53,10 @@ class Store:
         self._places = threading.BoundedSemaphore(_MOST_WAITING)
 
     @property
-    def cipher(self) -> Cipher:
-        if self._cipher is None:
+    def cipher(self) -> Keyring:
+        if self._keyring is None:
             raise StoreError("the upstream keys can't be read without ENCRYPTION_KEY")
-        return self._cipher
+        return self._keyring
 
     def open(self, *, migrate: bool) -> list[str]:
         """Raises StoreError saying what is wrong. The names of the migrations it applied."""
@@ -68,7 +67,8 @@ class Store:
         try:
             with translated(self.path):
                 applied = self._prepare(database, migrate=migrate)
-                self._check_key(may_store=migrate)
+                if self._keyring is not None:
+                    self._keyring.check(may_store=migrate)
         except BaseException:
             self.close()
             raise
@@ -85,34 +85,6 @@ class Store:
         use_wal(database, self.path, patience_s=self._patience_s)
         make_private(self.path)
         return applied
-
-    def _check_key(self, *, may_store: bool) -> None:
-        """An encrypted known value tells a wrong ENCRYPTION_KEY before anything is done with it."""
-        if self._cipher is None:
-            return
-        name = "encryption_check"
-        with self.reading() as database:
-            row = MetaRow.select().where(MetaRow.name == name).first(database)
-        if row is None:
-            if may_store:
-                self._store_known_value(name)
-            return
-        try:
-            is_right = self._cipher.decrypt(row.value) == _KNOWN_VALUE
-        except StoreError:
-            is_right = False
-        if not is_right:
-            raise StoreError(
-                f"ENCRYPTION_KEY isn't the one that the database {self.path} was written with; "
-                "set the key that was used before"
-            )
-
-    def _store_known_value(self, name: str) -> None:
-        with self.writing() as database:
-            MetaRow.insert(
-                name=name, value=self.cipher.encrypt(_KNOWN_VALUE)
-            ).on_conflict_ignore().execute(database)
-        self._check_key(may_store=False)  # another process may have been first, with another key
 
     def close(self) -> None:
         """Waits for what is running. May be called again."""

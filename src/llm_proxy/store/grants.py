@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
-
-from llm_proxy.errors import StoreError
-from llm_proxy.grants import Scope, TokenGrant, TokenUse
+from llm_proxy.grants import TokenGrant, TokenUse
 from llm_proxy.limits import LimitOverride
 from llm_proxy.store.database import Store
+from llm_proxy.store.expiry import idle_end
+from llm_proxy.store.scopes import decode_scope
 from llm_proxy.store.timestamps import from_stored, to_stored
 
 WARNING_S = 24 * 3600.0  # before its end a token's answers say so, if that isn't most of its life
@@ -66,7 +65,7 @@ def load_grant(store: Store, digest: bytes) -> TokenGrant | None:
         last_used_at=_seconds(last_used_at) if last_used_at else began,
         max_requests=max_requests,
         request_count=request_count,
-        scope=_scope(token_id, scope),
+        scope=decode_scope(token_id, scope),
         token_limits=_override(overrides[:3]),
         project_limits=_override(overrides[3:]),
         upstream_keys={api: store.cipher.decrypt(encrypted) for api, encrypted in keys},
@@ -78,16 +77,6 @@ def warns_at(began: float, ends: float) -> float:
     return ends - min(WARNING_S, max(ends - began, 0.0) / _WARNING_SHARE)
 
 
-def idle_end(
-    created_at: str, not_before: str | None, idle_s: int | None, last_used_at: str | None
-) -> str | None:
-    """When a token unused since then has expired for that; times as they are stored."""
-    if idle_s is None:
-        return None
-    begin = max(last_used_at or created_at, not_before or "")
-    return to_stored(from_stored(begin) + timedelta(seconds=idle_s))
-
-
 def _expiries(row: Sequence[Any]) -> tuple[str | None, str | None]:
     """What the clean-up writes as the moment of its deactivation."""
     created_at, not_before, expires_at, _, idle_s, last_used_at, *_ = row
@@ -96,19 +85,6 @@ def _expiries(row: Sequence[Any]) -> tuple[str | None, str | None]:
 
 def _seconds(stored: str) -> float:
     return from_stored(stored).timestamp()
-
-
-def _scope(token_id: str, text: str | None) -> Scope:
-    if not text:
-        return Scope()
-    try:
-        return msgspec.json.decode(text, type=Scope)
-    except msgspec.MsgspecError as exc:
-        # A narrowing that isn't understood must not pass for none.
-        raise StoreError(
-            f"the scope of token {token_id} can't be read ({exc}); "
-            "set it again with: llm-proxy manage token update"
-        ) from exc
 
 
 def _override(columns: Sequence[Any]) -> LimitOverride:

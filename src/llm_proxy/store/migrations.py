@@ -153,12 +153,55 @@ def undo_m005_leases(database: Database) -> None:
     database.sql("DROP TABLE hosts")
 
 
+def m006_audit(database: Database) -> None:
+    database.sql(
+        """CREATE TABLE audit_records (
+            id TEXT NOT NULL PRIMARY KEY,
+            timestamp TEXT NOT NULL,
+            chain TEXT NOT NULL,
+            sequence INTEGER NOT NULL,
+            action TEXT NOT NULL,
+            actor TEXT NOT NULL,
+            outcome TEXT NOT NULL,
+            client_ip TEXT,
+            request_id TEXT,
+            method TEXT,
+            path TEXT,
+            user_agent TEXT,
+            project_id TEXT,
+            token_id TEXT,
+            reason TEXT,
+            details TEXT NOT NULL,
+            previous_hash TEXT NOT NULL,
+            hash TEXT NOT NULL,
+            UNIQUE (chain, sequence)
+        )"""
+    )
+    database.sql("CREATE INDEX audit_newest ON audit_records (timestamp, id)")
+    for column in ("action", "project_id", "token_id", "client_ip"):
+        database.sql(f"CREATE INDEX audit_by_{column} ON audit_records ({column}, timestamp, id)")
+    database.sql(
+        """CREATE TABLE audit_chains (
+            chain TEXT NOT NULL PRIMARY KEY,
+            sequence INTEGER NOT NULL,
+            hash TEXT NOT NULL,
+            kept_from INTEGER NOT NULL
+        )"""
+    )
+
+
+def undo_m006_audit(database: Database) -> None:
+    for table in ("audit_chains", "audit_records"):
+        database.sql(f"DROP TABLE {table}")
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(up=m001_projects, down=undo_m001_projects),
     Migration(up=m002_tokens, down=undo_m002_tokens),
     Migration(up=m003_changes, down=undo_m003_changes),
     Migration(up=m004_limits, down=undo_m004_limits),
     Migration(up=m005_leases, down=undo_m005_leases),
+    Migration(up=m006_audit, down=undo_m006_audit),
 )
 
 

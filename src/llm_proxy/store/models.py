@@ -91,6 +91,40 @@ class ChangeRow(peewee.Model):
         table_name = "changes"
 
 
+class AuditRow(peewee.Model):
+    id = peewee.TextField(primary_key=True)
+    timestamp = peewee.TextField()
+    chain = peewee.TextField()
+    sequence = peewee.BigIntegerField()
+    action = peewee.TextField()
+    actor = peewee.TextField()
+    outcome = peewee.TextField()
+    client_ip = peewee.TextField(null=True)
+    request_id = peewee.TextField(null=True)
+    method = peewee.TextField(null=True)
+    path = peewee.TextField(null=True)
+    user_agent = peewee.TextField(null=True)
+    project_id = peewee.TextField(null=True)
+    token_id = peewee.TextField(null=True)
+    reason = peewee.TextField(null=True)
+    details = peewee.TextField()  # a JSON object
+    previous_hash = peewee.TextField()
+    hash = peewee.TextField()
+
+    class Meta:
+        table_name = "audit_records"
+
+
+class AuditChainRow(peewee.Model):
+    chain = peewee.TextField(primary_key=True)
+    sequence = peewee.BigIntegerField()  # of its last record
+    hash = peewee.TextField()  # of that, too: whether the end was cut off
+    kept_from = peewee.BigIntegerField()  # the first that is in the table still
+
+    class Meta:
+        table_name = "audit_chains"
+
+
 class MetaRow(peewee.Model):
     name = peewee.TextField(primary_key=True)
     value = peewee.TextField()

@@ -11,14 +11,17 @@ from typing import Any
 import msgspec
 
 from llm_proxy.errors import Conflict
+from llm_proxy.limits import LimitOverride
 from llm_proxy.secrets import Secret
-from llm_proxy.store.changes import append_change
+from llm_proxy.store.changes import Kind, append_change
 from llm_proxy.store.database import Store
+from llm_proxy.store.expiry import may_be_used
 from llm_proxy.store.models import ApiKeyRow, ProjectRow, TokenRow
 from llm_proxy.store.opening import Database
+from llm_proxy.store.own_limits import LimitChanges, limit_columns, read_limits
 from llm_proxy.store.page import Page
 from llm_proxy.store.timestamps import from_stored, maybe_from_stored, maybe_to_stored, to_stored
-from llm_proxy.store.tokens import is_usable, revoke_all
+from llm_proxy.store.tokens import revoke_all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +35,7 @@ class Project:
     created_at: datetime
     updated_at: datetime
     api_keys: Mapping[str, Secret]  # by name of the api
+    limits: LimitOverride = LimitOverride()  # of all its tokens together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +47,9 @@ class ProjectChanges:
     metadata: Mapping[str, Any] | None = None
     is_active: bool | None = None
     api_keys: Mapping[str, Secret | None] | None = None  # merged; None removes
+    limits: LimitChanges = LimitChanges()
     revokes_tokens: bool = False
+    cuts_running: bool = False  # ends requests that run
 
 
 def create_project(store: Store, project: Project) -> None:
@@ -59,6 +65,7 @@ def create_project(store: Store, project: Project) -> None:
             deactivated_at=maybe_to_stored(project.deactivated_at),
             created_at=to_stored(project.created_at),
             updated_at=to_stored(project.updated_at),
+            **limit_columns(project.limits),
         ).execute(database)
         _merge_keys(store, database, project.id, project.api_keys)
         append_change(database, "project", project.id, project.created_at)
@@ -96,14 +103,17 @@ def update_project(
             _merge_keys(store, database, project_id, changes.api_keys or {})
             if changes.revokes_tokens:
                 revoke_all(database, project_id, at)
-            append_change(database, "project", project_id, at)
+            append_change(database, _kind(changes.cuts_running), project_id, at)
         return get_project(store, project_id)
 
 
 def _changed_columns(
     database: Database, row: ProjectRow, changes: ProjectChanges, at: datetime
 ) -> dict[Any, Any]:
-    columns: dict[Any, Any] = {ProjectRow.updated_at: to_stored(at)}
+    columns: dict[Any, Any] = {
+        ProjectRow.updated_at: to_stored(at),
+        **limit_columns(changes.limits),
+    }
     if changes.name is not None:
         _refuse_taken_name(database, changes.name, row.id)
         columns[ProjectRow.name] = changes.name
@@ -117,11 +127,13 @@ def _changed_columns(
     return columns
 
 
-def delete_project(store: Store, project_id: str, *, at: datetime, force: bool) -> bool:
+def delete_project(
+    store: Store, project_id: str, *, at: datetime, force: bool, cuts_running: bool = False
+) -> bool:
     """With its keys and tokens. Raises Conflict while tokens work, unless forced."""
     with store.writing() as database:
         active = (
-            TokenRow.select().where((TokenRow.project_id == project_id) & is_usable(at))
+            TokenRow.select().where((TokenRow.project_id == project_id) & may_be_used(database, at))
         ).count(database)
         if active and not force:
             tokens = "1 active token" if active == 1 else f"{active} active tokens"
@@ -131,8 +143,12 @@ def delete_project(store: Store, project_id: str, *, at: datetime, force: bool) 
             )
         if not ProjectRow.delete().where(ProjectRow.id == project_id).execute(database):
             return False
-        append_change(database, "project", project_id, at)
+        append_change(database, _kind(cuts_running), project_id, at)
         return True
+
+
+def _kind(cuts_running: bool) -> Kind:
+    return "project_cut" if cuts_running else "project"
 
 
 def _refuse_taken_name(database: Database, name: str, project_id: str) -> None:
@@ -172,6 +188,7 @@ def _projects(store: Store, database: Database, rows: Iterable[ProjectRow]) -> l
             created_at=from_stored(row.created_at),
             updated_at=from_stored(row.updated_at),
             api_keys=keys[row.id],
+            limits=read_limits(row),
         )
         for row in rows
     ]

@@ -10,11 +10,16 @@ import msgspec
 import peewee
 from msgspec import UNSET, UnsetType
 
-from llm_proxy.store.changes import append_change
+from llm_proxy.grants import Scope
+from llm_proxy.limits import LimitOverride
+from llm_proxy.store.changes import Kind, append_change
 from llm_proxy.store.database import Store
+from llm_proxy.store.expiry import has_idled, is_usable
 from llm_proxy.store.models import TokenRow
 from llm_proxy.store.opening import Database
+from llm_proxy.store.own_limits import LimitChanges, limit_columns, read_limits
 from llm_proxy.store.page import Page
+from llm_proxy.store.scopes import ScopeChanges, decode_scope, encode_scope
 from llm_proxy.store.timestamps import from_stored, maybe_from_stored, maybe_to_stored, to_stored
 
 
@@ -32,6 +37,10 @@ class Token:
     cache_hit_count: int
     created_at: datetime
     last_used_at: datetime | None
+    not_before: datetime | None = None
+    idle_timeout_s: int | None = None
+    scope: Scope = Scope()
+    limits: LimitOverride = LimitOverride()
 
 
 class TokenChanges(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +50,11 @@ class TokenChanges(msgspec.Struct, frozen=True, kw_only=True):
     is_active: bool | UnsetType = UNSET
     max_requests: int | None | UnsetType = UNSET
     expires_at: datetime | None | UnsetType = UNSET
+    not_before: datetime | None | UnsetType = UNSET
+    idle_timeout_s: int | None | UnsetType = UNSET
+    scope: ScopeChanges | None | UnsetType = UNSET  # None: narrowed to nothing any more
+    limits: LimitChanges = LimitChanges()
+    cuts_running: bool = False  # ends requests that run
 
 
 class RevokedTokens(NamedTuple):
@@ -66,6 +80,10 @@ def create_token(store: Store, token: Token, *, digest: bytes) -> None:
             cache_hit_count=token.cache_hit_count,
             created_at=to_stored(token.created_at),
             last_used_at=maybe_to_stored(token.last_used_at),
+            not_before=maybe_to_stored(token.not_before),
+            idle_timeout_s=token.idle_timeout_s,
+            scope=encode_scope(token.scope),
+            **limit_columns(token.limits),
         ).execute(database)
         append_change(database, "token", token.id, token.created_at)
 
@@ -91,12 +109,25 @@ def list_tokens(
     project_id: str | None = None,
     usable_at: datetime | None = None,
 ) -> Page[Token]:
-    """The newest first; with `usable_at` only those neither revoked nor expired by then."""
+    """The newest first; with `usable_at` only those that work then."""
+    with store.reading() as database:
+        return _list_tokens(database, limit, after, _chosen(database, project_id, usable_at))
+
+
+def _chosen(
+    database: Database, project_id: str | None, usable_at: datetime | None
+) -> peewee.ModelSelect[TokenRow]:
     chosen = TokenRow.select()
     if project_id is not None:
         chosen = chosen.where(TokenRow.project_id == project_id)
     if usable_at is not None:
-        chosen = chosen.where(is_usable(usable_at))
+        chosen = chosen.where(is_usable(database, usable_at))
+    return chosen
+
+
+def _list_tokens(
+    database: Database, limit: int, after: str | None, chosen: peewee.ModelSelect[TokenRow]
+) -> Page[Token]:
     query = chosen.order_by(TokenRow.created_at.desc(), TokenRow.id.desc()).limit(limit + 1)
     if after is not None:
         created_at, _, token_id = after.partition(" ")
@@ -104,9 +135,8 @@ def list_tokens(
             (TokenRow.created_at < created_at)
             | ((TokenRow.created_at == created_at) & (TokenRow.id < token_id))
         )
-    with store.reading() as database:
-        rows = list(query.execute(database))
-        total = chosen.count(database)
+    rows = list(query.execute(database))
+    total = chosen.count(database)
     items = [_token(row) for row in rows[:limit]]
     last = rows[limit - 1] if len(rows) > limit else None
     return Page(items=items, total=total, after=f"{last.created_at} {last.id}" if last else None)
@@ -123,22 +153,38 @@ def update_token(
         columns = _changed_columns(row, changes, at)
         if columns:
             TokenRow.update(columns).where(TokenRow.id == token_id).execute(database)
-            append_change(database, "token", token_id, at)
+        if columns or changes.cuts_running:
+            kind: Kind = "token_cut" if changes.cuts_running else "token"
+            append_change(database, kind, token_id, at)
         return get_token(store, token_id)
 
 
 def _changed_columns(row: TokenRow, changes: TokenChanges, at: datetime) -> dict[Any, Any]:
-    columns: dict[Any, Any] = {}
+    columns: dict[Any, Any] = limit_columns(changes.limits)
     if changes.name is not UNSET:
         columns[TokenRow.name] = changes.name
     if changes.max_requests is not UNSET:
         columns[TokenRow.max_requests] = changes.max_requests
     if not isinstance(changes.expires_at, UnsetType):
         columns[TokenRow.expires_at] = maybe_to_stored(changes.expires_at)
+    if changes.idle_timeout_s is not UNSET:
+        columns[TokenRow.idle_timeout_s] = row.idle_timeout_s = changes.idle_timeout_s
+    if not isinstance(changes.scope, UnsetType):
+        columns[TokenRow.scope] = _changed_scope(row, changes.scope)
+    if not isinstance(changes.not_before, UnsetType):
+        columns[TokenRow.not_before] = maybe_to_stored(changes.not_before)
+    elif changes.is_active is True and has_idled(row, at):
+        columns[TokenRow.not_before] = to_stored(at)  # else it would be idle again at once
     if changes.is_active is not UNSET and changes.is_active != row.is_active:
         columns[TokenRow.is_active] = changes.is_active
         columns[TokenRow.deactivated_at] = None if changes.is_active else to_stored(at)
     return columns
+
+
+def _changed_scope(row: TokenRow, changes: ScopeChanges | None) -> str | None:
+    if changes is None:
+        return None
+    return encode_scope(changes.applied_to(decode_scope(row.id, row.scope)))
 
 
 def rotate_token(
@@ -165,18 +211,21 @@ def rotate_token(
         return get_token(store, token_id)
 
 
-def revoke_token(store: Store, token_id: str, *, at: datetime) -> bool:
+def revoke_token(store: Store, token_id: str, *, at: datetime, cuts_running: bool = False) -> bool:
     """False when there is no such token; revoking again changes nothing."""
-    changed = update_token(store, token_id, TokenChanges(is_active=False), at=at)
-    return changed is not None
+    changes = TokenChanges(is_active=False, cuts_running=cuts_running)
+    return update_token(store, token_id, changes, at=at) is not None
 
 
-def revoke_project_tokens(store: Store, project_id: str, *, at: datetime) -> RevokedTokens:
+def revoke_project_tokens(
+    store: Store, project_id: str, *, at: datetime, cuts_running: bool = False
+) -> RevokedTokens:
     with store.writing() as database:
         total = TokenRow.select().where(TokenRow.project_id == project_id).count(database)
         revoked = revoke_all(database, project_id, at)
-        if revoked:
-            append_change(database, "project", project_id, at)
+        if revoked or cuts_running:
+            kind: Kind = "project_cut" if cuts_running else "project"
+            append_change(database, kind, project_id, at)
     return RevokedTokens(revoked=revoked, already_revoked=total - revoked, total=total)
 
 
@@ -188,12 +237,6 @@ def revoke_all(database: Database, project_id: str, at: datetime) -> int:
         .execute(database)
     )
     return count
-
-
-def is_usable(at: datetime) -> peewee.Expression:
-    """The condition that a token is neither revoked nor expired."""
-    lasts = TokenRow.expires_at.is_null() | (TokenRow.expires_at > to_stored(at))
-    return TokenRow.is_active & lasts
 
 
 def _row(database: Database, token_id: str) -> TokenRow | None:
@@ -219,4 +262,8 @@ def _token(row: TokenRow) -> Token:
         cache_hit_count=row.cache_hit_count,
         created_at=from_stored(row.created_at),
         last_used_at=maybe_from_stored(row.last_used_at),
+        not_before=maybe_from_stored(row.not_before),
+        idle_timeout_s=row.idle_timeout_s,
+        scope=decode_scope(row.id, row.scope),
+        limits=read_limits(row),
     )

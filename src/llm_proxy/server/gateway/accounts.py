@@ -14,7 +14,7 @@ from time import time
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
-from llm_proxy.errors import Refusal, StoreError, StoreUnavailable
+from llm_proxy.errors import LedgerError, Refusal, StoreError, StoreUnavailable
 from llm_proxy.grants import Lease, LeaseUse, NoPermits
 from llm_proxy.server.ledger import LAST, SLOT_CELLS, USED, Ledger
 
@@ -91,6 +91,18 @@ class Account:
         self.waiters: list[Waiter] = []
 
 
+class _Owed:
+    """A lease that is to be given back."""
+
+    __slots__ = ("refunded", "slot", "token_id", "use")
+
+    def __init__(self, use: LeaseUse, token_id: str, slot: int = _NO_SLOT) -> None:
+        self.use = use
+        self.token_id = token_id
+        self.slot = slot
+        self.refunded = 0  # requests of which nothing left, since `use` was read
+
+
 class Accounts:
     def __init__(self, source: LeaseSource, ledger: Ledger) -> None:
         self._source = source
@@ -102,12 +114,13 @@ class Accounts:
         self._spent: dict[Account, None] = {}  # from since the last tick
         self._warm: dict[Account, None] = {}  # as it was at the last tick
         self._unsettled: dict[Account, None] = {}
-        self._owed: dict[int, tuple[LeaseUse, int]] = {}  # leases to give back, with their slots
+        self._owed: dict[int, _Owed] = {}  # leases to give back, by id
         self._refunds: dict[str, int] = {}
         self._handing_in = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticks = 0
-        self.is_failing = False  # the store, at the last time it was asked
+        self._is_failing = False  # the store, at the last time it was told
+        self.is_store_lost = False  # nothing is asked of it then, and nothing given back
 
     def of(self, token_id: str) -> Account:
         account = self._all.get(token_id)
@@ -126,7 +139,7 @@ class Accounts:
         cells[base + USED] += 1
         cells[base + LAST] = int(now * 1000)
         self._spent[account] = None
-        if account.permits < account.low and account.task is None:
+        if account.permits < account.low and account.task is None and not self.is_store_lost:
             self._fetch(account)
         return account.lease_id
 
@@ -136,11 +149,8 @@ class Accounts:
             account.permits += 1
             self._cells[account.base + USED] -= 1
             self._spent[account] = None
-        elif (owed := self._owed.get(lease_id)) is not None and owed[0].used:
-            # Its count goes down in the ledger too, should this process die before it is told.
-            use, slot = owed
-            self._cells[slot * SLOT_CELLS + USED] = use.used - 1
-            self._owed[lease_id] = (LeaseUse(use.lease_id, use.used - 1, use.last_used_at), slot)
+        elif lease_id in self._owed:
+            self._owed[lease_id].refunded += 1
         else:
             self._refunds[account.token_id] = self._refunds.get(account.token_id, 0) + 1
 
@@ -148,6 +158,8 @@ class Accounts:
         """Calls back when there are permits, or with the reason why not. Raises Refusal."""
         if account.exhausted_until > self._loop.time():
             raise exhausted()
+        if self.is_store_lost:
+            raise store_unavailable()
         account.waiters.append(waiter)
         if account.task is None:
             self._fetch(account)
@@ -175,6 +187,8 @@ class Accounts:
 
     async def tick(self) -> None:
         """Tells the store what was spent, and gives back what nobody uses."""
+        if self.is_store_lost:
+            return
         self._ticks += 1
         self._close_idle()
         try:
@@ -183,11 +197,11 @@ class Accounts:
             if self._ticks % SETTLE_TICKS == 0:
                 await self._settle()
         except StoreError as exc:
-            if not self.is_failing:
+            if not self._is_failing:
                 logger.error("usage can't be recorded, keeping it until it can: %s", exc)
-            self.is_failing = True
+            self._is_failing = True
         else:
-            self.is_failing = False
+            self._is_failing = False
 
     async def close(self) -> None:
         """Gives back every lease. What fails stays in the ledger, for the supervisor."""
@@ -236,16 +250,16 @@ class Accounts:
     async def _hand_in(self) -> None:
         """Gives back what is owed. Raises StoreError."""
         async with self._handing_in:
-            owed = dict(self._owed)
+            owed = list(self._owed.values())
             if not owed:
                 return
-            await self._source.give_back([use for use, _ in owed.values()])
-            for lease_id, (use, slot) in owed.items():
-                latest, _ = self._owed.pop(lease_id)
-                if latest.used < use.used:  # refunded too late to be in what was told
-                    self._refunds[use.lease_id] = use.used - latest.used
-                if slot >= 0:
-                    self._ledger.free_slot(slot)
+            await self._source.give_back([one.use for one in owed])
+            for one in owed:
+                del self._owed[one.use.lease_id]
+                if one.refunded:
+                    self._refunds[one.token_id] = self._refunds.get(one.token_id, 0) + one.refunded
+                if one.slot != _NO_SLOT:
+                    self._ledger.free_slot(one.slot)
 
     async def _give_refunds(self) -> None:
         refunds, self._refunds = self._refunds, {}
@@ -300,7 +314,7 @@ class Accounts:
             reply = await self._ask(account)
             if account.version != version:
                 if isinstance(reply, Lease) and reply.id not in self._owed:
-                    self._owed[reply.id] = (LeaseUse(reply.id, 0, 0.0), _NO_SLOT)
+                    self._owe_unopened(reply, account)
             elif isinstance(reply, Lease):
                 self._open_lease(account, reply)
                 return None
@@ -333,9 +347,9 @@ class Accounts:
         if lease.id != account.lease_id:
             try:
                 slot = self._ledger.open_slot(lease.id)
-            except OSError as exc:
-                self._owed[lease.id] = (LeaseUse(lease.id, 0, 0.0), _NO_SLOT)
-                raise StoreUnavailable(f"the ledger of permits can't grow: {exc}") from exc
+            except LedgerError as exc:
+                self._owe_unopened(lease, account)
+                raise StoreUnavailable(str(exc)) from exc
             self._cells = self._ledger.cells
             account.lease_id, account.base, account.granted = lease.id, slot * SLOT_CELLS, 0
             self._open[account.token_id] = account
@@ -348,9 +362,13 @@ class Accounts:
             account.low = more // 4
         self._spent[account] = None  # so that it is missed when nobody uses it
 
+    def _owe_unopened(self, lease: Lease, account: Account) -> None:
+        self._owed[lease.id] = _Owed(LeaseUse(lease.id, 0, 0.0), account.token_id)
+
     def _close_lease(self, account: Account) -> None:
         """It is to be given back; nothing is spent from it any more."""
-        self._owed[account.lease_id] = (self._use(account), account.base // SLOT_CELLS)
+        use, slot = self._use(account), account.base // SLOT_CELLS
+        self._owed[account.lease_id] = _Owed(use, account.token_id, slot)
         account.lease_id = account.granted = account.permits = account.low = 0
         del self._open[account.token_id]
         for group in (self._spent, self._warm, self._unsettled):

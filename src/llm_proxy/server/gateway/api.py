@@ -16,6 +16,7 @@ from llm_proxy.http1.tls import client_context
 from llm_proxy.providers import Api, Connection
 from llm_proxy.secrets import Secret
 from llm_proxy.server.gateway.breaker import Breaker
+from llm_proxy.server.gateway.endpoints import Endpoints
 
 MAX_BREAKERS: Final = 1_000  # of an api: one for each key that is in use
 MAX_CHECKED_BODY: Final = 10 * 1024 * 1024  # bytes, of one that must be read whole to be checked
@@ -25,7 +26,6 @@ class Upstream:
     """Where requests of one api go, and what of them is allowed."""
 
     __slots__ = (
-        "allows_all",
         "base_path",
         "endpoints",
         "host_line",
@@ -37,7 +37,6 @@ class Upstream:
         "param_whitelist",
         "pool",
         "requires_origin",
-        "subtrees",
         "trips",
         "_breaker_limits",
         "_breakers",
@@ -55,12 +54,7 @@ class Upstream:
         self.base_path = url.path.rstrip("/").encode()
         self.host_line = f"\nHost: {url.netloc}\r".encode()
         self.methods = frozenset(method.encode() for method in api.allowed_methods)
-        endpoints = [endpoint.encode() for endpoint in api.allowed_endpoints]
-        self.allows_all = b"/*" in endpoints
-        # A subtree holds its root: `/v1/files/*` allows `/v1/files` too.
-        roots = [endpoint[:-2] for endpoint in endpoints if endpoint.endswith(b"/*")]
-        self.endpoints = frozenset([*endpoints, *roots])
-        self.subtrees = tuple(root + b"/" for root in roots)
+        self.endpoints = Endpoints(api.allowed_endpoints)
         self.origins = frozenset(origin.encode() for origin in api.allowed_origins)
         self.requires_origin = api.require_origin
         self.param_whitelist = api.param_whitelist
@@ -71,7 +65,7 @@ class Upstream:
         self._credential_scheme = api.auth.scheme
 
     def allows(self, endpoint: bytes) -> bool:
-        return endpoint in self.endpoints or self.allows_all or endpoint.startswith(self.subtrees)
+        return self.endpoints.allow(endpoint)
 
     def credential_line(self, key: Secret) -> bytes:
         scheme = f"{self._credential_scheme} " if self._credential_scheme else ""

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Final
 
-from llm_proxy.address import Networks
+from llm_proxy.networks import Networks
 
 MAX_HOPS: Final = 32  # of X-Forwarded-For that are looked at, from the right
 _MAX_REMEMBERED: Final = 4096

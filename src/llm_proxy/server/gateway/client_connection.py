@@ -281,6 +281,16 @@ class ClientConnection(asyncio.Protocol):
         elif self._discarded > MAX_DISCARDED_BYTES:
             self._linger()
 
+    def revoke(self, kind: str, identity: str) -> None:
+        """Ends what runs for this token or project."""
+        exchange = self._exchange
+        if exchange is None or not exchange.is_of(kind, identity):
+            return
+        if self._tunnel is not None:
+            self._tunnel.cut("token_revoked")
+        else:
+            exchange.revoke()
+
     # What the exchange says.
 
     def write(self, data: bytes) -> None:
@@ -377,7 +387,7 @@ class ClientConnection(asyncio.Protocol):
         """The drain is over: what still runs ends as a broken answer does."""
         exchange = self._exchange
         if self._tunnel is not None:
-            self._tunnel.cut()
+            self._tunnel.cut("draining")
         elif exchange is not None:
             exchange.keeps_alive = False
             exchange.refuse(Refusal("draining", "The server is stopping; send the request again."))

@@ -1,13 +1,13 @@
 """One request and its response, in the steps of the design: route, admit, forward, relay, record.
 
-A refusal can come from every step; `refuse` answers it. Nothing here waits: where something isn't
-there yet (a token never seen, a connection, a body), the exchange is called back.
+The first steps are in `admission.py`. A refusal can come from every step; `refuse` answers it.
+Nothing here waits: where something isn't there yet, the exchange is called back.
 """
 
 from __future__ import annotations
 
 import asyncio
-from time import perf_counter, time
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from llm_proxy.errors import Refusal
@@ -15,17 +15,15 @@ from llm_proxy.events.record import NO_PARTS, RECORD
 from llm_proxy.http1.connection import UpstreamConnection, UpstreamError
 from llm_proxy.http1.framing import LAST_CHUNK, frame_chunk
 from llm_proxy.http1.response_head import ResponseHead
-from llm_proxy.server.gateway.answers import CONTINUE, refusal_answer, stream_error_event
-from llm_proxy.server.gateway.breaker import Breaker
+from llm_proxy.server.gateway.admission import Admission
+from llm_proxy.server.gateway.answers import refusal_answer, stream_error_event
 from llm_proxy.server.gateway.capture import Capture
 from llm_proxy.server.gateway.cors import add_cors, allowed_origin, answer_preflight
 from llm_proxy.server.gateway.gateway import Gateway
-from llm_proxy.server.gateway.parameters import check_request
-from llm_proxy.server.gateway.plan import Plan, client_token, control_head
+from llm_proxy.server.gateway.limiter import NO_SLOTS
+from llm_proxy.server.gateway.plan import Plan
 from llm_proxy.server.gateway.replay import wait_before_replay
 from llm_proxy.server.gateway.request_head import RequestHead
-from llm_proxy.server.gateway.request_ids import request_id
-from llm_proxy.server.gateway.tokens import KnownToken, check_form, check_grant, check_quota
 from llm_proxy.server.gateway.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -35,63 +33,32 @@ MAX_QUEUED_BYTES: Final = 4096  # of a body whose upstream connection isn't ther
 MAX_REPLAY_BYTES: Final = 65536  # of a request that can be sent a second time
 
 
-class Exchange:
+class Exchange(Admission):
     __slots__ = (
-        "_body",
-        "_body_ends",
-        "_body_size",
-        "_breaker",
         "_capture",
-        "_client",
         "_content_encoding",
         "_first_byte_at",
         "_forwarded",
         "_frames_response",
-        "_gateway",
         "_has_begun",
-        "_head",
         "_headed_at",
-        "_held",
         "_is_close_delimited",
         "_is_end_framed",
-        "_is_done",
         "_is_forwarding",
-        "_is_invited",
         "_is_stream",
         "_last",
-        "_plan",
         "_replay",
         "_response_size",
         "_retry",
         "_sent_at",
-        "_started_at",
         "_status",
-        "_timestamp",
-        "_token",
         "_tries",
         "_upstream",
-        "keeps_alive",
-        "request_id",
     )
 
     def __init__(self, gateway: Gateway, client: ClientConnection, head: RequestHead) -> None:
-        self._started_at = perf_counter()
-        self._timestamp = time()
-        self._gateway = gateway
-        self._client = client
-        self._head = head
-        self.keeps_alive = head.keeps_alive
-        self.request_id = request_id(head.named.get(b"x-request-id"), self._timestamp)
-        self._plan: Plan | None = head.plan
-        self._token: KnownToken | None = None
-        # The request's body: what has come and was not sent on, and how much there was in all.
-        self._body: list[bytes] = []
-        self._body_ends = False
-        self._body_size = 0
-        self._held = 0  # bytes of it that the gateway counts as held
-        self._is_invited = False  # by 100 Continue
+        super().__init__(gateway, client, head)
         # Towards the upstream.
-        self._breaker: Breaker | None = None  # there is one once the request is admitted
         self._upstream: UpstreamConnection | None = None
         self._tries = 0  # connections that the request was sent over
         self._retry: asyncio.TimerHandle | None = None
@@ -111,113 +78,7 @@ class Exchange:
         self._first_byte_at = 0.0
         self._response_size = 0
         self._last = b""
-        self._is_done = False
         self._capture: Capture | None = None  # of it, for the record
-
-    # 1. The head is parsed, and with it came `body`.
-
-    def start(self, body: bytes, ends: bool) -> None:
-        self._body_ends = ends
-        if body:
-            self._body.append(body)
-            self._body_size = len(body)
-        try:
-            plan = self._plan
-            if plan is None:
-                plan = self._make_plan()
-            if plan.digest:
-                self._admit()
-            elif plan.is_preflight:
-                self._answer_preflight(plan)
-            else:
-                address = self._address()
-                self._forward(control_head(self._head, plan, address, self.request_id))
-        except Refusal as refusal:
-            self.refuse(refusal)
-
-    # 2. Route, and refuse what the head alone gives reason to.
-
-    def _make_plan(self) -> Plan:
-        router = self._gateway.router
-        plan = self._plan = Plan(*router.route(self._head.target))
-        plan.check(self._head, router)
-        self._head.plan = plan
-        return plan
-
-    # 3. Admit, on what is known at this moment; called again when more is known.
-
-    def _admit(self) -> None:
-        plan = self._plan
-        assert plan is not None
-        token = self._token = self._gateway.tokens.find(plan.digest)
-        if token is None:
-            self._load_token(plan)
-            return
-        check_grant(token, self._timestamp)
-        upstream = plan.route.upstream
-        credential = token.credentials.get(upstream.name) or token.add_credential(upstream)
-        self._check_size(upstream.max_body)
-        if upstream.param_whitelist:
-            if not self._body_ends:
-                self._held = self._gateway.hold(self._body_size, self._held)
-                self._invite_body()
-                self._client.resume_reading()
-                return  # until `body_arrives` has all of it
-            body = b"".join(self._body)
-            self._body = [body] if body else []
-            check_request(self._head, body, upstream.param_whitelist)
-        check_quota(token)
-        gateway = self._gateway
-        if gateway.running >= gateway.max_running:
-            gateway.refuse_for_room()
-        breaker = credential.breaker
-        if breaker.is_tripped:
-            breaker.admit(self)
-        self._breaker = breaker
-        gateway.running += 1
-        gateway.tokens.charge(token, self._timestamp)
-        self._forward(plan.upstream_head(self._head, credential.line))
-
-    def _load_token(self, plan: Plan) -> None:
-        check_form(client_token(self._head))
-        self._gateway.tokens.load(plan.digest, self._address(), self._token_loaded)
-
-    def _address(self) -> str:
-        trusted = self._gateway.trusted_proxies
-        peer = self._client.client_ip
-        if trusted is None:
-            return peer
-        return trusted.client_of(peer, self._head.named.get(b"x-forwarded-for"))
-
-    def _token_loaded(self, outcome: KnownToken | Refusal) -> None:
-        if self._is_done:
-            return
-        if isinstance(outcome, Refusal):
-            self.refuse(outcome)
-        else:
-            self._retry_admit()
-
-    def _retry_admit(self) -> None:
-        try:
-            self._admit()
-        except Refusal as refusal:
-            self.refuse(refusal)
-
-    def _check_size(self, limit: int) -> None:
-        if self._head.content_length > limit or self._body_size > limit:
-            if self._head.is_chunked:
-                self.keeps_alive = False  # there may be no end to it
-            raise Refusal(
-                "body_too_large",
-                f"The body is longer than the {limit} bytes allowed here.",
-                details={"limit_bytes": limit},
-            )
-
-    def _invite_body(self) -> None:
-        wanted = self._head.named.get(b"expect", b"").lower()
-        if wanted == b"100-continue" and not self._is_invited and not self._head.is_http_10:
-            self._is_invited = True
-            self._client.write(CONTINUE)
 
     # 5. Forward.
 
@@ -273,8 +134,8 @@ class Exchange:
             if self._upstream is not None:
                 self._send_body(self._upstream)
                 return
-        elif self._token is not None:
-            self._admit()  # a parameter whitelist waits for the whole body
+        elif self._is_waiting_for_body:
+            self._admit()
             return
         if self._body_size > MAX_QUEUED_BYTES:
             self._client.pause_reading()
@@ -356,6 +217,9 @@ class Exchange:
         if b"origin" in self._head.named and not self._is_for_control():
             lines, cors = add_cors(lines, self._head.named[b"origin"])
             own += cors
+        token = self._token
+        if token is not None and self._timestamp >= token.warns_at:
+            own += token.expiry_line
         upstream_ms = (self._headed_at - self._sent_at) * 1e3
         if self._gateway.debug_headers:
             own += b"X-Upstream-Response-Time: %.3f\r\n" % upstream_ms
@@ -439,8 +303,9 @@ class Exchange:
         if connection is not None and self._waits_for_replay(connection, error):
             return
         self._blame(error)
-        if not self._tries and self._token is not None:
-            self._gateway.tokens.refund(self._token)  # the upstream saw nothing of it
+        if not self._tries and self._token is not None:  # the upstream saw nothing of it
+            self._gateway.tokens.accounts.refund(self._token.account, self._lease_id)
+            self._refund_limits()
         self.refuse(Refusal(error.code, str(error)))
 
     def _blame(self, error: UpstreamError) -> None:
@@ -507,6 +372,11 @@ class Exchange:
         else:
             self._client.close()
 
+    def revoke(self) -> None:
+        """Its token was revoked, and what runs for it is not to go on."""
+        self.keeps_alive = False
+        self.refuse(Refusal("token_revoked", "This token was revoked while the request ran."))
+
     def client_gone(self) -> None:
         """The client hung up: whatever the upstream is doing for it ends now."""
         if self._is_done:
@@ -524,8 +394,8 @@ class Exchange:
             return
         elif self._is_forwarding:
             self._plan.route.upstream.pool.cancel(self)
-        elif self._token is None and self._plan.digest:
-            self._gateway.tokens.forget(self._plan.digest, self._token_loaded)
+        else:
+            self._stop_waiting()
 
     def _answer_preflight(self, plan: Plan) -> None:
         self._status = 204
@@ -543,6 +413,8 @@ class Exchange:
     def _end(self, *, error_code: str = "", truncated: bool = False, whole: bytes = b"") -> None:
         self._is_done = True
         self._gateway.held_bytes -= self._held
+        if self._slots is not NO_SLOTS:
+            self._gateway.limiter.give_back(self._slots)
         breaker = self._breaker
         if breaker is not None:
             self._gateway.running -= 1

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Final, NoReturn, Protocol
+from typing import Final, Protocol
 
 from llm_proxy.client_limits import ClientLimits
 from llm_proxy.errors import Refusal
 from llm_proxy.events.record import RecordFields
 from llm_proxy.http1.timers import Timers
 from llm_proxy.server.gateway.client_address import TrustedProxies
+from llm_proxy.server.gateway.limiter import Limiter
 from llm_proxy.server.gateway.metrics import Metrics
 from llm_proxy.server.gateway.routing import Router
 from llm_proxy.server.gateway.tokens import Tokens
@@ -29,7 +29,7 @@ class Gateway:
         "debug_headers",
         "held_bytes",
         "is_draining",
-        "max_running",
+        "limiter",
         "metrics",
         "recorder",
         "router",
@@ -48,6 +48,7 @@ class Gateway:
         recorder: RecordSink | None,
         metrics: Metrics,
         client_limits: ClientLimits = ClientLimits(),  # noqa: B008 - immutable
+        limiter: Limiter | None = None,
         debug_headers: bool = False,
         trusted_proxies: TrustedProxies | None = None,
     ) -> None:
@@ -57,21 +58,12 @@ class Gateway:
         self.recorder = recorder
         self.metrics = metrics
         self.client_limits = client_limits
-        self.max_running = client_limits.max_concurrent_requests or sys.maxsize
+        self.limiter = limiter or Limiter()
         self.debug_headers = debug_headers
         self.trusted_proxies = trusted_proxies
         self.is_draining = False
         self.running = 0  # requests admitted to an api and not ended
         self.held_bytes = 0  # of bodies that are held until they can be checked
-
-    def refuse_for_room(self) -> NoReturn:
-        """To be called when `max_running` requests are running."""
-        raise Refusal(
-            "overloaded",
-            f"This server is running all the requests it may ({self.max_running} in this worker, "
-            "by MAX_CONCURRENT_REQUESTS); try again soon.",
-            headers={"Retry-After": "1"},
-        )
 
     def hold(self, size: int, before: int) -> int:
         """So many bytes of a body are held, and not those before; raises Refusal when all bodies

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from llm_proxy.address import UNIX, Networks
+from llm_proxy.address import UNIX
 from llm_proxy.errors import Refusal
 from llm_proxy.grants import Scope
+from llm_proxy.networks import Networks
 from llm_proxy.server.gateway.endpoints import Endpoints
 from llm_proxy.server.gateway.parameters import check_request
 from llm_proxy.server.gateway.request_head import RequestHead

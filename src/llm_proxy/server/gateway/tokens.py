@@ -1,4 +1,4 @@
-"""The tokens that a worker knows: snapshots by digest, loaded on first sight, and their use.
+"""The tokens that a worker knows: snapshots of their grants by digest, loaded on first sight.
 
 Nothing here waits: an unknown token is loaded by a task, and the request goes on when it is there.
 """
@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, Protocol
-from weakref import WeakValueDictionary
 
 from llm_proxy.errors import Refusal, StoreError
-from llm_proxy.grants import TokenGrant, TokenUse
-from llm_proxy.secrets import is_well_formed_token
+from llm_proxy.grants import TokenGrant
+from llm_proxy.secrets import is_well_formed_token, may_be_legacy_token
+from llm_proxy.server.gateway.accounts import Account, Accounts, gone, store_unavailable
 from llm_proxy.server.gateway.api import Upstream
 from llm_proxy.server.gateway.breaker import Breaker
+from llm_proxy.server.gateway.guesses import Guesses
+from llm_proxy.server.gateway.scope import ScopeCheck
+from llm_proxy.server.gateway.validity import check_times, format_time, is_idle
 
 logger = logging.getLogger(__name__)
 
@@ -24,27 +26,14 @@ MAX_KNOWN: Final = 10_000
 MAX_UNKNOWN: Final = 10_000  # digests remembered as no token's
 UNKNOWN_FOR_S: Final = 5.0
 MAX_LOADING: Final = 256  # look-ups under way, of all clients
-MISSES_PER_ADDRESS: Final = 20  # look-ups that find nothing, a second and client address
+FRESH_S: Final = 1.0  # others' use of a token is in the store by then
+
+_NEVER: Final = float("inf")
 
 
 class GrantSource(Protocol):
     async def load(self, digest: bytes) -> TokenGrant | None:
         """The grant behind a SHA-256 digest. Raises StoreError."""
-
-    async def record(self, uses: Sequence[TokenUse]) -> None:
-        """Adds what was counted. Raises StoreError."""
-
-
-class TokenUsage:
-    """What this worker counted of a token; outlives the snapshots of its grant, and is one for all
-    of them: after a rotation with grace, two digests are of the same token."""
-
-    __slots__ = ("__weakref__", "last_used_at", "recorded", "total")
-
-    def __init__(self) -> None:
-        self.total = 0  # requests admitted by this worker
-        self.recorded = 0  # of these, what the store was told
-        self.last_used_at = 0.0
 
 
 class Credential:
@@ -60,18 +49,27 @@ class Credential:
 class KnownToken:
     """A grant, with what the gateway keeps beside it."""
 
-    __slots__ = ("allowance", "credentials", "grant", "usage")
+    __slots__ = (
+        "account",
+        "credentials",
+        "expiry_line",
+        "grant",
+        "limits",
+        "loaded_at",
+        "scope",
+        "warns_at",
+    )
 
-    def __init__(self, grant: TokenGrant, usage: TokenUsage) -> None:
+    def __init__(self, grant: TokenGrant, account: Account, loaded_at: float) -> None:
         self.grant = grant
-        self.usage = usage
+        self.account = account
+        self.loaded_at = loaded_at  # on the loop's clock
+        self.scope = ScopeCheck(grant.scope) if grant.scope else None
+        self.warns_at = _NEVER if grant.warns_at is None else grant.warns_at
+        at = "" if grant.expires_at is None else format_time(grant.expires_at)
+        self.expiry_line = f"LLM-Proxy-Token-Expires: {at}\r\n".encode()
+        self.limits: object | None = None  # the limiter's
         self.credentials: dict[str, Credential] = {}  # by name of the api
-        # How far `usage.total` may go: the snapshot's count holds what was recorded.
-        self.allowance = (
-            float("inf")
-            if grant.max_requests is None
-            else grant.max_requests - grant.request_count + usage.recorded
-        )
 
     def add_credential(self, upstream: Upstream) -> Credential:
         """Raises Refusal when this token's project has no key for the api."""
@@ -91,19 +89,22 @@ Waiter = Callable[[KnownToken | Refusal], None]
 
 
 class Tokens:
-    def __init__(self, source: GrantSource) -> None:
+    def __init__(
+        self, source: GrantSource, accounts: Accounts, *, knows_legacy_tokens: bool = False
+    ) -> None:
+        """With `knows_legacy_tokens` those of the older program are looked up too."""
         self._source = source
+        self.accounts = accounts
+        self._knows_legacy_tokens = knows_legacy_tokens
         self._loop = asyncio.get_running_loop()
         self._known: dict[bytes, KnownToken] = {}
         self._unknown: dict[bytes, float] = {}  # digest: until when, on the loop's clock
-        self._usages: WeakValueDictionary[str, TokenUsage] = WeakValueDictionary()  # by token id
-        self._unrecorded: dict[str, TokenUsage] = {}  # those of them that the store must be told
-        self._store_turn = asyncio.Lock()  # so that no count changes while a grant is read
         self._loading: dict[bytes, asyncio.Task[None]] = {}
         self._waiters: dict[bytes, list[Waiter]] = {}
         self._generation = 0
-        self._misses_second = 0
-        self._misses: dict[str, int] = {}  # in that second, by client address
+        self._guesses = Guesses(self._loop.time)
+        self._grace: asyncio.TimerHandle | None = None
+        self.is_store_lost = False
 
     @property
     def known_count(self) -> int:
@@ -112,29 +113,49 @@ class Tokens:
     def find(self, digest: bytes) -> KnownToken | None:
         return self._known.get(digest)
 
-    def charge(self, token: KnownToken, now: float) -> None:
-        """Counts a request; `now` is in Unix seconds."""
-        usage = token.usage
-        usage.total += 1
-        usage.last_used_at = now
-        self._unrecorded[token.grant.token_id] = usage
+    def check_form(self, text: bytes) -> None:
+        """Whether it can be a token at all: random strings are refused without a look-up."""
+        if is_well_formed_token(text):
+            return
+        if not self._knows_legacy_tokens or not may_be_legacy_token(text):
+            raise Refusal(
+                "invalid_token",
+                "This is not a token of this proxy; check that it was copied whole.",
+            )
 
-    def refund(self, token: KnownToken) -> None:
-        """Takes back a charge for a request of which nothing left."""
-        usage = token.usage
-        usage.total -= 1
-        self._unrecorded[token.grant.token_id] = usage
+    def check(self, token: KnownToken, now: float) -> bool:
+        """Raises Refusal in the order of the contract; `now` is in Unix seconds. False: it must be
+        loaded anew, because others may have used it since."""
+        grant = token.grant
+        if not grant.is_active:
+            raise Refusal("token_revoked", "This token was revoked; ask for a new one.")
+        if grant.expires_at is not None or grant.idle_timeout is not None or grant.not_before:
+            last_used_at = self.accounts.last_used_at(token.account)
+            is_stale = self._loop.time() - token.loaded_at > FRESH_S
+            if is_stale and is_idle(grant, now, last_used_at):
+                return False
+            check_times(grant, now, last_used_at)
+        if not grant.project_is_active:
+            raise Refusal("project_inactive", "The project of this token is deactivated.")
+        return True
+
+    def drop(self, digest: bytes) -> None:
+        """It is loaded anew when it is wanted."""
+        self._known.pop(digest, None)
 
     def load(self, digest: bytes, client_ip: str, waiter: Waiter) -> None:
         """Calls `waiter` later, with the token or the reason why there is none."""
+        if self.is_store_lost:
+            self._loop.call_soon(waiter, store_unavailable())
+            return
         if self._unknown.get(digest, 0.0) > self._loop.time():
-            self._loop.call_soon(waiter, _no_such_token())
+            self._loop.call_soon(waiter, gone())
             return
         waiters = self._waiters.get(digest)
         if waiters is not None:
             waiters.append(waiter)
             return
-        if len(self._loading) >= MAX_LOADING or self._guesses(client_ip):
+        if len(self._loading) >= MAX_LOADING or not self._guesses.may_look_up(client_ip):
             refusal = Refusal(
                 "rate_limited",
                 "Too many tokens that this server had not seen before; wait a second.",
@@ -151,25 +172,13 @@ class Tokens:
         if waiter in waiters:
             waiters.remove(waiter)
 
-    def _guesses(self, client_ip: str) -> bool:
-        """Whether this address asked for too many tokens that don't exist."""
-        second = int(self._loop.time())
-        if second != self._misses_second:
-            self._misses_second = second
-            self._misses.clear()
-        return self._misses.get(client_ip, 0) >= MISSES_PER_ADDRESS
-
     async def _load(self, digest: bytes, client_ip: str) -> None:
         # Also what the waiters get should this task end in a way that nobody foresaw.
-        outcome: KnownToken | Refusal = Refusal(
-            "store_unavailable",
-            "The token can't be checked now; try again soon.",
-            headers={"Retry-After": "1"},
-        )
+        outcome: KnownToken | Refusal = store_unavailable()
         try:
             outcome = await self._load_current(digest)
             if isinstance(outcome, Refusal):
-                self._misses[client_ip] = self._misses.get(client_ip, 0) + 1
+                self._guesses.missed(client_ip)
         except StoreError as exc:
             logger.warning("a token could not be looked up: %s", exc)
         finally:
@@ -180,97 +189,52 @@ class Tokens:
     async def _load_current(self, digest: bytes) -> KnownToken | Refusal:
         while True:
             generation = self._generation
-            async with self._store_turn:
-                await self._record()  # so that the stored count holds all that was admitted
-                grant = await self._source.load(digest)
+            grant = await self._source.load(digest)
             if generation == self._generation:
                 break  # else something was altered meanwhile: look again
         if grant is None:
-            now, unknown = self._loop.time(), self._unknown
-            while unknown and unknown[first := next(iter(unknown))] <= now:
-                del unknown[first]
-            if len(unknown) >= MAX_UNKNOWN:
-                unknown.clear()
-            unknown[digest] = now + UNKNOWN_FOR_S
-            return _no_such_token()
-        usage = self._usages.setdefault(grant.token_id, TokenUsage())
-        token = KnownToken(grant, usage)
+            self._remember_unknown(digest)
+            return gone()
+        account = self.accounts.of(grant.token_id)
+        token = KnownToken(grant, account, self._loop.time())
         if len(self._known) >= MAX_KNOWN:
             del self._known[next(iter(self._known))]
         self._known[digest] = token
         return token
 
+    def _remember_unknown(self, digest: bytes) -> None:
+        now, unknown = self._loop.time(), self._unknown
+        while unknown and unknown[first := next(iter(unknown))] <= now:
+            del unknown[first]
+        if len(unknown) >= MAX_UNKNOWN:
+            unknown.clear()
+        unknown[digest] = now + UNKNOWN_FOR_S
+
     def invalidate(self, kind: str, identity: str) -> None:
         """From now on nothing is admitted on an older snapshot of this token or project."""
         self._generation += 1
         self._unknown.clear()
+        is_token = kind.startswith("token")
         for digest, token in tuple(self._known.items()):
             grant = token.grant
-            if identity == (grant.token_id if kind == "token" else grant.project_id):
+            if identity == (grant.token_id if is_token else grant.project_id):
                 del self._known[digest]
+        if is_token:
+            self.accounts.void(identity)
 
-    async def record_usage(self) -> None:
-        """Tells the store what was counted since the last time. Raises StoreError."""
-        async with self._store_turn:
-            await self._record()
+    def store_is_lost(self, grace_s: float) -> None:
+        """What is known goes on working for so long."""
+        if not self.is_store_lost:
+            self.is_store_lost = self.accounts.is_store_lost = True
+            self._grace = self._loop.call_later(grace_s, self._known.clear)
 
-    async def _record(self) -> None:
-        counted = [(usage, usage.total, token_id) for token_id, usage in self._unrecorded.items()]
-        if not counted:
-            return
-        await self._source.record(
-            [
-                TokenUse(
-                    token_id=token_id,
-                    requests=total - usage.recorded,
-                    last_used_at=usage.last_used_at,
-                )
-                for usage, total, token_id in counted
-            ]
-        )
-        for usage, total, token_id in counted:
-            usage.recorded = total
-            if usage.total == total:
-                del self._unrecorded[token_id]
+    def store_is_back(self) -> None:
+        self.is_store_lost = self.accounts.is_store_lost = False
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
 
     async def close(self) -> None:
-        """Waits for look-ups: they record use, and what is cut off there would be counted twice."""
+        """Waits for look-ups."""
+        self.store_is_back()
         await asyncio.gather(*self._loading.values(), return_exceptions=True)
-
-
-def _no_such_token() -> Refusal:
-    return Refusal("invalid_token", "This token is unknown here; check that it was copied whole.")
-
-
-def check_form(text: bytes) -> None:
-    """Whether it can be a token at all: random strings are refused without a look-up."""
-    if not is_well_formed_token(text):
-        raise Refusal(
-            "invalid_token", "This is not a token of this proxy; check that it was copied whole."
-        )
-
-
-def check_grant(token: KnownToken, now: float) -> None:
-    """Active, not expired, project active, within its cap; in the order of the contract."""
-    grant = token.grant
-    if not grant.is_active:
-        raise Refusal("token_revoked", "This token was revoked; ask for a new one.")
-    if grant.expires_at is not None and now >= grant.expires_at:
-        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(grant.expires_at))
-        raise Refusal(
-            "token_expired",
-            f"This token expired at {at}; ask for a new one.",
-            details={"expires_at": at},
-        )
-    if not grant.project_is_active:
-        raise Refusal("project_inactive", "The project of this token is deactivated.")
-
-
-def check_quota(token: KnownToken) -> None:
-    if token.usage.total >= token.allowance:
-        raise Refusal(
-            "token_quota_exhausted",
-            f"This token was good for {token.grant.max_requests} requests, and they are used up; "
-            "ask for a new one.",
-            details={"max_requests": token.grant.max_requests},
-        )

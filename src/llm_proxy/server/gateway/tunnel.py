@@ -62,11 +62,11 @@ class Tunnel:
             self._upstream.finish()
             self._end()
 
-    def cut(self) -> None:
-        """The server stops."""
+    def cut(self, error_code: str) -> None:
+        """The server stops, or the token was revoked."""
         if not self._is_done:
             self._upstream.finish()
-            self._end(error_code="draining", truncated=True)
+            self._end(error_code=error_code, truncated=True)
             self._client.end_tunnel()
 
     # What the upstream's connection says.

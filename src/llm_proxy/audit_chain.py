@@ -1,0 +1,143 @@
+"""Whether a chain of audit records is as it was written: the first place where it isn't."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from llm_proxy.audit import AuditRecord, Head, decode_record, encode_record, hash_of, head_of
+
+Kind = Literal["changed", "removed", "reordered", "truncated", "unreadable", "mixed"]
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    kind: Kind
+    message: str
+    place: str  # a file and line, or a table
+    sequence: int | None = None  # of the record that shows it
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one chain, in one place."""
+
+    place: str
+    chain: str | None = None  # None: there was no record
+    records: int = 0
+    first: int = 0  # sequence; the records before were deleted after their time, or rotated away
+    last: int = 0
+    head_hash: str = ""  # of the last record: keep a copy elsewhere, and nothing can be rewritten
+    fault: Fault | None = None
+
+    @property
+    def is_sound(self) -> bool:
+        return self.fault is None
+
+
+class ChainCheck:
+    """Takes records in the order in which they are kept, and stops at the first fault."""
+
+    def __init__(self, place: str, *, before: Head | None = None) -> None:
+        """`before` is what the first record must follow, where that is known."""
+        self._place = place
+        self._before = before
+        self._first: AuditRecord | None = None
+        self._last: AuditRecord | None = None
+        self._count = 0
+        self.fault: Fault | None = None
+
+    def take_line(self, line: bytes, place: str) -> bool:
+        """Whether to go on. `line` is without its end."""
+        try:
+            record = decode_record(line)
+        except ValueError as exc:
+            return self._fail("unreadable", f"this isn't a record ({exc})", place)
+        if encode_record(record) != line:
+            return self._fail("changed", "the line isn't as it was written", place, record)
+        return self.take(record, place)
+
+    def take(self, record: AuditRecord, place: str) -> bool:
+        """Whether to go on."""
+        if hash_of(record) != record.hash:
+            return self._fail("changed", "the record doesn't have its hash", place, record)
+        if self._first is not None and record.chain != self._first.chain:
+            return self._fail("mixed", f"it belongs to the chain {record.chain}", place, record)
+        before = self._before if self._last is None else head_of(self._last)
+        if before is not None and not self._follows(record, before, place):
+            return False
+        self._first = self._first or record
+        self._last = record
+        self._count += 1
+        return True
+
+    def _follows(self, record: AuditRecord, before: Head, place: str) -> bool:
+        if record.sequence > before.sequence + 1:
+            missing = record.sequence - before.sequence - 1
+            what = f"{missing} record(s) before it are missing"
+            return self._fail("removed", what, place, record)
+        if record.sequence <= before.sequence:
+            what = f"it comes after the record {before.sequence}"
+            return self._fail("reordered", what, place, record)
+        if record.previous_hash != before.hash:
+            what = f"it doesn't follow the record {before.sequence} that is there"
+            return self._fail("changed", what, place, record)
+        return True
+
+    def verdict(self, head: Head | None = None) -> Verdict:
+        """`head` is what the last record must be, where that is known."""
+        if self.fault is None and head is not None:
+            self._compare(head)
+        return Verdict(
+            place=self._place,
+            chain=None if self._first is None else self._first.chain,
+            records=self._count,
+            first=0 if self._first is None else self._first.sequence,
+            last=0 if self._last is None else self._last.sequence,
+            head_hash="" if self._last is None else self._last.hash,
+            fault=self.fault,
+        )
+
+    def _compare(self, head: Head) -> None:
+        last = self._before or Head() if self._last is None else head_of(self._last)
+        if last.sequence < head.sequence:
+            what = f"it ends with the record {last.sequence}, but {head.sequence} was written"
+            self._fail("truncated", what, self._place)
+        elif last != head:
+            what = f"its last record isn't the one that was written as {head.sequence}"
+            self._fail("changed", what, self._place)
+
+    def _fail(
+        self, kind: Kind, message: str, place: str, record: AuditRecord | None = None
+    ) -> bool:
+        sequence = None if record is None else record.sequence
+        self.fault = Fault(kind=kind, message=message, place=place, sequence=sequence)
+        return False
+
+
+def verify_files(paths: Iterable[Path], *, head: Head | None = None) -> Verdict:
+    """Rotated files of one log, in whatever order, as one chain. Raises OSError."""
+    ordered = sorted(paths, key=_first_sequence)
+    check = ChainCheck(", ".join(str(path) for path in ordered))
+    for path in ordered:
+        for number, line in enumerate(_lines(path), start=1):
+            place = f"{path}:{number}"
+            if not line.endswith(b"\n"):
+                check.take_line(b"", f"{place}, which was cut")
+            if check.fault is not None or not check.take_line(line.removesuffix(b"\n"), place):
+                return check.verdict()
+    return check.verdict(head)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from file
+
+
+def _first_sequence(path: Path) -> int:
+    with path.open("rb") as file:
+        try:
+            return decode_record(file.readline().removesuffix(b"\n")).sequence
+        except ValueError:
+            return 0  # that file's fault is told first

@@ -1,0 +1,1 @@
+"""Limits that several hosts share, counted in Redis."""

@@ -1,0 +1,185 @@
+"""The way to Redis: calls of one loop turn travel together, and none waits for long.
+
+After some failures in a row Redis is left alone: calls fail at once, and a probe asks every second
+whether it can be used again. The probe writes, so that a replica or a full Redis doesn't pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import uuid4
+
+from llm_proxy.errors import ConfigError, Unreachable
+from llm_proxy.redis_address import RedisAddress
+from llm_proxy.server.fleet.connections import RedisConnections, RedisUnavailable, ScriptCall
+from llm_proxy.server.fleet.scripts import TAKE_SLOTS, Script
+
+logger = logging.getLogger(__name__)
+
+LANES: Final = 4  # each a connection: with one, a slow answer would hold up all that comes after it
+FAILURES: Final = 3  # in a row, then Redis is left alone
+PROBE_EVERY_S: Final = 1.0  # while it is
+_MOST_AT_ONCE: Final = 500  # calls in one message
+_MOST_WAITING: Final = 10_000
+_START_TIMEOUT_S: Final = 5.0  # names may have to be resolved, and no request waits yet
+_PROBE_KEPT_MS: Final = 1000
+
+
+@dataclass(slots=True)
+class LinkCounts:
+    answered: int = 0
+    failed: int = 0
+    skipped: int = 0  # not even tried
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    call: ScriptCall
+    answer: asyncio.Future[Any]
+    asked_at: float  # on the loop's clock
+
+
+class RedisLink:
+    def __init__(
+        self,
+        address: RedisAddress,
+        *,
+        timeout_s: float,
+        probe_every_s: float = PROBE_EVERY_S,
+        on_recovery: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_recovery` is called when Redis can be used again."""
+        self._address = address
+        self._timeout_s = timeout_s
+        self._probe_every_s = probe_every_s
+        self._on_recovery = on_recovery
+        self._connections = RedisConnections(address, most=LANES + 1, timeout_s=timeout_s)
+        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(_MOST_WAITING)
+        self._failures = 0  # in a row
+        self._is_left_alone = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.counts = LinkCounts()
+
+    @property
+    def is_up(self) -> bool:
+        return not self._is_left_alone.is_set()
+
+    async def start(self) -> None:
+        """Raises ConfigError when Redis refuses these settings. Raises Unreachable when it can't
+        be used for now; from then on it is asked whether it can, all the same."""
+        await self._connections.open()
+        try:
+            await self._connections.run([_probe()], timeout_s=_START_TIMEOUT_S)
+        except RedisUnavailable as exc:
+            if exc.is_refusal:
+                raise ConfigError(
+                    f"Redis at {self._address} refuses these settings ({exc}); "
+                    "check REDIS_URL, REDIS_PASSWORD and REDIS_CA_FILE"
+                ) from exc
+            self._is_left_alone.set()
+            raise Unreachable(f"Redis at {self._address} can't be used ({exc})") from exc
+        finally:
+            self._start_tasks()
+
+    def _start_tasks(self) -> None:
+        create = asyncio.get_running_loop().create_task
+        self._tasks = [create(self._serve(), name="calls to Redis") for _ in range(LANES)]
+        self._tasks.append(create(self._watch(), name="probe of Redis"))
+
+    async def call(self, script: Script, key: str, *arguments: str | int | float) -> Any:
+        """Its answer, after twice the time limit at most. Raises RedisUnavailable."""
+        if self._is_left_alone.is_set() or self._waiting.full():
+            self.counts.skipped += 1
+            raise RedisUnavailable("not asked")
+        loop = asyncio.get_running_loop()
+        call = ScriptCall(script, key, arguments)
+        waiting = _Waiting(call, loop.create_future(), loop.time())
+        self._waiting.put_nowait(waiting)
+        return await waiting.answer
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._is_left_alone.set()
+        _fail(self._take_waiting(), RedisUnavailable("closed"))
+        await self._connections.close()
+
+    async def _serve(self) -> None:
+        """One lane. Goes on until it is cancelled."""
+        while True:
+            first = await self._waiting.get()
+            batch = [first, *self._take_waiting(_MOST_AT_ONCE - 1)]
+            batch = self._still_in_time(batch)
+            if batch:
+                await self._ask(batch)
+
+    def _take_waiting(self, most: int = _MOST_WAITING) -> list[_Waiting]:
+        return [self._waiting.get_nowait() for _ in range(min(most, self._waiting.qsize()))]
+
+    def _still_in_time(self, batch: list[_Waiting]) -> list[_Waiting]:
+        oldest = asyncio.get_running_loop().time() - self._timeout_s
+        late = [one for one in batch if one.asked_at < oldest or not self.is_up]
+        self.counts.skipped += len(late)
+        _fail(late, RedisUnavailable("not asked in time"))
+        return [one for one in batch if not one.answer.done()]
+
+    async def _ask(self, batch: list[_Waiting]) -> None:
+        try:
+            answers = await self._connections.run([one.call for one in batch])
+        except RedisUnavailable as exc:
+            self.counts.failed += len(batch)
+            _fail(batch, exc)
+            self._note_failure(exc)
+        except asyncio.CancelledError:
+            _fail(batch, RedisUnavailable("closed"))
+            raise
+        else:
+            self._failures = 0
+            for one, answer in zip(batch, answers, strict=True):
+                self._give(one, answer)
+
+    def _give(self, one: _Waiting, answer: Any) -> None:
+        if isinstance(answer, RedisUnavailable):
+            self.counts.failed += 1
+            _fail([one], answer)
+            return
+        self.counts.answered += 1
+        if not one.answer.done():
+            one.answer.set_result(answer)
+
+    def _note_failure(self, error: RedisUnavailable) -> None:
+        self._failures += 1
+        if self._failures >= FAILURES and self.is_up:
+            logger.error("Redis at %s can't be used (%s): leaving it alone", self._address, error)
+            self._is_left_alone.set()
+
+    async def _watch(self) -> None:
+        """Goes on until it is cancelled."""
+        while True:
+            await self._is_left_alone.wait()
+            await asyncio.sleep(self._probe_every_s)
+            try:
+                await self._connections.run([_probe()])
+            except RedisUnavailable as exc:
+                logger.debug("Redis at %s still can't be used: %s", self._address, exc)
+                continue
+            logger.info("Redis at %s can be used again", self._address)
+            self._failures = 0
+            self._is_left_alone.clear()
+            self._on_recovery()
+
+
+def _probe() -> ScriptCall:
+    """Always a new one, so that it is never passed over as known."""
+    return ScriptCall(TAKE_SLOTS, "probe", (uuid4().hex, 0, 0, 0, _PROBE_KEPT_MS, 1))
+
+
+def _fail(calls: list[_Waiting], error: RedisUnavailable) -> None:
+    for one in calls:
+        if not one.answer.done():  # who asked may have gone
+            one.answer.set_exception(error)
