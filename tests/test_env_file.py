@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_proxy.env_file import Entry, quoted, read_env_file
+from llm_proxy.env_file import Entry, quoted, read_env_file, with_value
 from llm_proxy.errors import ConfigError
 
 
@@ -78,3 +78,9 @@ def test_quoted_value_reads_back(tmp_path_factory: pytest.TempPathFactory, value
 def test_plain_values_stay_without_quotes() -> None:
     assert quoted("127.0.0.1:8080") == "127.0.0.1:8080"
     assert quoted("/a b/c") == "'/a b/c'"
+
+
+def test_one_value_is_altered_and_all_else_stays(tmp_path: Path) -> None:
+    path = _written(tmp_path, "# mine\nA=1\nexport B=two # why\n\n  C = three")
+    assert with_value(path, "B", "x y") == "# mine\nA=1\nB='x y'\n\n  C = three\n"
+    assert with_value(path, "C", "4") == "# mine\nA=1\nexport B=two # why\n\nC=4\n"

@@ -4,6 +4,7 @@ import base64
 import pickle
 import subprocess
 import sys
+import uuid
 
 import pytest
 from hypothesis import given
@@ -13,8 +14,11 @@ from llm_proxy.errors import ConfigError, StoreError
 from llm_proxy.secrets import (
     Cipher,
     Secret,
+    is_encrypted,
     is_well_formed_token,
+    key_id,
     mask,
+    may_be_legacy_token,
     new_encryption_key,
     new_management_token,
     new_token,
@@ -131,3 +135,70 @@ def test_an_encryption_key_of_another_form_is_refused(key: str) -> None:
 def test_importing_secrets_does_not_import_cryptography() -> None:
     code = "import sys, llm_proxy.secrets; sys.exit('cryptography' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@given(st.text())
+def test_any_text_comes_back_from_its_encryption(text: str) -> None:
+    cipher = Cipher(new_encryption_key())
+    stored = cipher.encrypt(Secret(text))
+    assert is_encrypted(stored)
+    assert cipher.opens(stored)
+    assert cipher.decrypt(stored).reveal() == text
+
+
+def test_a_wrapped_key_is_for_holders_of_the_wrapping_one() -> None:
+    old, new, other = (Cipher(new_encryption_key()) for _ in range(3))
+    wrapped = old.wrap(new)
+    opened = old.unwrap(wrapped)
+    assert opened is not None
+    assert opened.key_id == new.key_id != old.key_id
+    assert opened.decrypt(new.encrypt(Secret("x"))) == Secret("x")
+    assert other.unwrap(wrapped) is None
+    assert new.unwrap(wrapped) is None
+
+
+def test_a_wrapped_key_and_a_value_are_never_taken_for_each_other() -> None:
+    """Somebody who can write to the database must not get a key sent upstream."""
+    old, new = Cipher(new_encryption_key()), Cipher(new_encryption_key())
+    wrapped, value = old.wrap(new), old.encrypt(new.key)
+    assert old.unwrap(value) is None
+    assert old.unwrap(value.replace("enc:v1:", "key:v1:")) is None
+    assert not old.opens(wrapped)
+    assert not old.opens(wrapped.replace("key:v1:", "enc:v1:"))
+
+
+@pytest.mark.parametrize("stored", ["", "enc:v1:", "enc:v1:AAAA", "enc:v1:é", "sk-plain"])
+def test_what_no_key_wrote_is_opened_by_none(stored: str) -> None:
+    assert not Cipher(new_encryption_key()).opens(stored)
+
+
+def test_key_ids_tell_keys_apart_however_they_are_written() -> None:
+    one, other = new_encryption_key(), new_encryption_key()
+    assert key_id(one) == key_id(Secret(one.reveal())) == Cipher(one).key_id
+    assert key_id(one) != key_id(other)
+    assert key_id(one) not in one.reveal()
+
+
+@given(st.uuids())
+def test_tokens_of_the_older_program_are_known_by_their_form(identity: uuid.UUID) -> None:
+    encoded = base64.urlsafe_b64encode(identity.bytes).rstrip(b"=")
+    assert may_be_legacy_token(b"sk-" + encoded)
+    assert not is_well_formed_token(b"sk-" + encoded)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        b"",
+        b"sk-",
+        b"sk-AAAAAAAAAAAAAAAAAAAAA",
+        b"sk-AAAAAAAAAAAAAAAAAAAAAAA",
+        b"sk-AAAAAAAAAAAAAAAAAAAAAB",
+        b"sk-AAAAAAAAAAAAAAAAAAAA+A",
+        b"sk-AAAAAAAAAAAAAAAAAAAA=A",
+        b"pk-AAAAAAAAAAAAAAAAAAAAAA",
+        new_token().reveal().encode(),
+    ],
+)
+def test_other_strings_are_no_tokens_of_the_older_program(token: bytes) -> None:
+    assert not may_be_legacy_token(token)

@@ -195,6 +195,18 @@ def test_secrets_that_are_set_are_not_made(home: Home) -> None:
     assert list(home.path.iterdir()) == []
 
 
+def test_no_encryption_key_is_made_where_one_is_required(home: Home) -> None:
+    with pytest.raises(ConfigError, match="REQUIRE_ENCRYPTION_KEY forbids to generate one"):
+        load_or_create_secrets(_load(home, REQUIRE_ENCRYPTION_KEY="true"))
+    assert list(home.path.iterdir()) == []
+    key = new_encryption_key()
+    set_one = _load(home, REQUIRE_ENCRYPTION_KEY="true", ENCRYPTION_KEY=key.reveal())
+    assert load_or_create_secrets(set_one)[0].encryption_key == key
+    home.write_secret("encryption_key", key)
+    kept = _load(home, REQUIRE_ENCRYPTION_KEY="true")
+    assert load_or_create_secrets(kept)[0].encryption_key == key
+
+
 def test_damaged_secret_of_the_home_names_its_file(home: Home) -> None:
     home.write_secret("encryption_key", Secret("canary"))
     with pytest.raises(ConfigError, match=r"encryption_key must be 32 bytes in base64") as refused:

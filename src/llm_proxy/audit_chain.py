@@ -119,7 +119,7 @@ class ChainCheck:
 def verify_files(paths: Iterable[Path], *, head: Head | None = None) -> Verdict:
     """Rotated files of one log, in whatever order, as one chain. Raises OSError."""
     ordered = sorted(paths, key=_first_sequence)
-    check = ChainCheck(", ".join(str(path) for path in ordered))
+    check = ChainCheck(str(ordered[-1]) if ordered else "no file")
     for path in ordered:
         for number, line in enumerate(_lines(path), start=1):
             place = f"{path}:{number}"

@@ -21,9 +21,7 @@ _PORTS: Final[dict[Engine, int]] = {"postgresql": 5432, "mysql": 3306}
 # The same names for both engines: those of PostgreSQL, which are known best.
 _SSL_MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
 _PARAMETERS = ("host", "sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout")
-_RULE = (
-    "a URL like postgresql://USER:PASSWORD@HOST:PORT/DATABASE, mysql://… or sqlite:///PATH"
-)
+_RULE = "a URL like postgresql://USER:PASSWORD@HOST:PORT/DATABASE, mysql://… or sqlite:///PATH"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +76,7 @@ def _bracketed(host: str) -> str:
 
 
 def parse_database(text: str) -> Path | DatabaseUrl:
-    """A path, or a URL of any engine. Raises ValueError with the rule; it never tells a password."""
+    """A path, or a URL of any engine. Raises ValueError with the rule, never with the value."""
     return parse_database_url(text) if "://" in text else parse_database_path(text)
 
 

@@ -42,6 +42,14 @@ def read_env_file(path: Path) -> list[Entry]:
     return list(entries.values())
 
 
+def with_value(path: Path, name: str, value: str) -> str:
+    """The text of the file with another value for one of its names, and all else as it is."""
+    line = next(entry.line for entry in read_env_file(path) if entry.name == name)
+    lines = _open(path).getvalue().rstrip("\n").split("\n")
+    lines[line - 1] = f"{name}={quoted(value)}"
+    return "\n".join(lines) + "\n"
+
+
 def _open(path: Path) -> io.StringIO:
     try:
         return io.StringIO(path.read_text("utf-8-sig"), newline=None)

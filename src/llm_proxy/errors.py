@@ -7,7 +7,6 @@ LLMProxyError               exit code 1
 │   └── StoreUnavailable    … for now: locked, slow or gone
 ├── LedgerError             what a worker spends can't be kept
 ├── Conflict                what is asked for contradicts what is stored
-├── LimitsUnavailable       a limit can't be checked for now
 ├── NotAuthorised           exit code 3
 ├── NotFound                exit code 4
 ├── Unreachable             exit code 5
@@ -47,10 +46,6 @@ class LedgerError(LLMProxyError):
 
 
 class Conflict(LLMProxyError):
-    pass
-
-
-class LimitsUnavailable(LLMProxyError):
     pass
 
 
@@ -98,6 +93,7 @@ REFUSALS: dict[str, tuple[int, str]] = {
     "upstream_broken": (502, "api_error"),
     "circuit_open": (503, "overloaded_error"),
     "store_unavailable": (503, "overloaded_error"),
+    "audit_unavailable": (503, "overloaded_error"),
     "limits_unavailable": (503, "overloaded_error"),
     "draining": (503, "overloaded_error"),
     "overloaded": (503, "overloaded_error"),

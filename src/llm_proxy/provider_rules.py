@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from llm_proxy.setting import parse_url
@@ -51,21 +52,28 @@ def base_url(value: Value) -> str:
 
 
 def endpoint(value: Value) -> str:
-    path = value.text()
+    return _parsed(value, value.text(), parse_endpoint)
+
+
+def parse_endpoint(path: str) -> str:
+    """Raises ValueError with the rule, as all that begin with `parse` do."""
     exact = path.removesuffix("/*") if path != "/*" else "/"
     if not path.startswith("/") or (exact and not _ENDPOINT.fullmatch(exact)) or "#" in exact:
-        raise value.error("a path like /v1/models, or /v1/files/* for everything under it")
+        raise ValueError("a path like /v1/models, or /v1/files/* for everything under it")
     if "//" in path or any(segment in (".", "..") for segment in path.split("/")):
-        raise value.error("a path without // and without . or .. segments")
+        raise ValueError("a path without // and without . or .. segments")
     return path
 
 
 def method(value: Value) -> str:
-    name = value.text()
+    return _parsed(value, value.text(), parse_method)
+
+
+def parse_method(name: str) -> str:
     if not _METHOD.fullmatch(name):
-        raise value.error("a method in capital letters, like GET or POST")
+        raise ValueError("a method in capital letters, like GET or POST")
     if name in ("CONNECT", "TRACE"):
-        raise value.error("a method that can be forwarded (CONNECT and TRACE can't)")
+        raise ValueError("a method that can be forwarded (CONNECT and TRACE can't)")
     return name
 
 
@@ -86,12 +94,22 @@ def scheme(value: Value) -> str:
 
 
 def glob(value: Value) -> str:
-    pattern = value.written()
+    return _parsed(value, value.written(), parse_glob)
+
+
+def parse_glob(pattern: str) -> str:
     if not pattern or len(pattern) > 200:
-        raise value.error("a pattern of 1 to 200 characters, like gpt-4*")
+        raise ValueError("a pattern of 1 to 200 characters, like gpt-4*")
     if "[" in pattern and not re.search(r"\[[^\]]+\]", pattern):
-        raise value.error("a pattern whose [ is closed by a ]")
+        raise ValueError("a pattern whose [ is closed by a ]")
     return pattern
+
+
+def _parsed(value: Value, text: str, parse: Callable[[str], str]) -> str:
+    try:
+        return parse(text)
+    except ValueError as exc:
+        raise value.error(str(exc)) from exc
 
 
 def origin(value: Value) -> str:

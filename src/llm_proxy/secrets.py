@@ -111,6 +111,12 @@ def new_encryption_key() -> Secret:
     return Secret(base64.b64encode(os.urandom(_KEY_BYTES)).decode())
 
 
+def key_id(key: Secret) -> str:
+    """Tells keys apart, and nothing about them: 256 random bits can't be searched for."""
+    raw = base64.b64decode(key.reveal())
+    return hashlib.sha256(b"llm-proxy key\x00" + raw).hexdigest()[:12]
+
+
 class Cipher:
     """AES-256-GCM over text, stored as `enc:v1:` + base64(nonce + ciphertext)."""
 
@@ -127,8 +133,7 @@ class Cipher:
                 "ENCRYPTION_KEY must be 32 bytes in base64; make one with: openssl rand -base64 32"
             )
         self.key = key
-        # Tells keys apart, and nothing about them: 256 random bits can't be searched for.
-        self.key_id = hashlib.sha256(b"llm-proxy key\x00" + raw).hexdigest()[:12]
+        self.key_id = key_id(key)
         self._aead = AESGCM(raw)
 
     def encrypt(self, secret: Secret) -> str:

@@ -102,6 +102,10 @@ def parse_path(text: str) -> Path:
     return Path(text)
 
 
+def parse_audit_file(text: str) -> Path | None:
+    return None if text.strip().lower() == "off" else parse_path(text)
+
+
 def parse_database(text: str) -> Path:
     """A path or a `sqlite:///PATH` URL."""
     rule = "a file path or sqlite:///PATH (other databases aren't supported yet)"
@@ -283,6 +287,14 @@ SETTINGS: tuple[Setting, ...] = (
         doc="Largest request body that is forwarded; larger ones get 413.",
     ),
     Setting(
+        field="store_grace",
+        env="STORE_GRACE",
+        default="60s",
+        parse=parse_positive_duration,
+        write=format_duration,
+        doc="How long tokens that a worker knows go on working while the database can't be reached.",
+    ),
+    Setting(
         field="max_concurrent_requests",
         env="MAX_CONCURRENT_REQUESTS",
         default="0",
@@ -363,6 +375,15 @@ SETTINGS: tuple[Setting, ...] = (
         "Without it the stored keys are lost: keep a copy.",
     ),
     Setting(
+        field="require_encryption_key",
+        env="REQUIRE_ENCRYPTION_KEY",
+        default="false",
+        parse=parse_bool,
+        write=write_bool,
+        doc="Refuses to start without ENCRYPTION_KEY (set, or in the home folder) instead of "
+        "generating one.",
+    ),
+    Setting(
         field="config_path",
         env="API_CONFIG_PATH",
         flag="--config",
@@ -440,6 +461,14 @@ SETTINGS: tuple[Setting, ...] = (
         "itself; closed, requests under such a limit get 503.",
     ),
     Setting(
+        field="token_cleanup_interval",
+        env="TOKEN_CLEANUP_INTERVAL",
+        default="1h",
+        parse=parse_positive_duration,
+        write=format_duration,
+        doc="How often tokens that have expired are marked inactive; they stay in the database.",
+    ),
+    Setting(
         field="pid_file",
         env="PID_FILE",
         flag="--pid-file",
@@ -490,6 +519,52 @@ SETTINGS: tuple[Setting, ...] = (
         default="5",
         parse=parse_whole(0, 10_000),
         doc="Rotated files of FILE_EVENT_LOG that are kept.",
+    ),
+    Setting(
+        field="audit_enabled",
+        env="AUDIT_ENABLED",
+        default="true",
+        parse=parse_bool,
+        write=write_bool,
+        doc="Keeps an audit log of management, refused requests and the server's own life.",
+    ),
+    Setting(
+        field="audit_log_file",
+        env="AUDIT_LOG_FILE",
+        home_file="audit.jsonl",
+        parse=parse_audit_file,
+        write=lambda path: "off" if path is None else str(path),
+        doc="File of the audit log, one JSON line for each record; off: only the database has it.",
+    ),
+    Setting(
+        field="audit_max_size_mb",
+        env="AUDIT_MAX_SIZE_MB",
+        default="100",
+        parse=parse_whole(1, 1_000_000),
+        doc="Size in MB at which the file of AUDIT_LOG_FILE is rotated.",
+    ),
+    Setting(
+        field="audit_max_backups",
+        env="AUDIT_MAX_BACKUPS",
+        default="10",
+        parse=parse_whole(1, 10_000),
+        doc="Rotated files of AUDIT_LOG_FILE that are kept.",
+    ),
+    Setting(
+        field="audit_store_in_db",
+        env="AUDIT_STORE_IN_DB",
+        default="true",
+        parse=parse_bool,
+        write=write_bool,
+        doc="Whether audit records stay in the database once they are in the file.",
+    ),
+    Setting(
+        field="audit_retention",
+        env="AUDIT_RETENTION",
+        default="365d",
+        parse=parse_positive_duration,
+        write=format_duration,
+        doc="How long audit records stay in the database.",
     ),
     Setting(
         field="manage_api_base_url",

@@ -29,6 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     request_timeout: float  # seconds
     max_request_size: int  # bytes
+    store_grace: float  # seconds
     max_concurrent_requests: int  # of all workers; 0: unlimited
     client_head_timeout: float  # seconds, these four
     client_body_timeout: float
@@ -39,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     metrics_path: str
     management_token: Secret | None
     encryption_key: Secret | None
+    require_encryption_key: bool
     config_path: Path | None  # None: the built-in profile
     default_api: str | None
     openai_api_url: str | None
@@ -50,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_ca_file: Path | None
     redis_timeout: float  # seconds
     redis_fail: str  # open or closed
+    token_cleanup_interval: float  # seconds
     pid_file: Path
     log_level: str  # debug, info, warning or error
     log_format: str  # auto, json or console
@@ -57,6 +60,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     file_event_log: Path | None
     log_max_size_mb: int
     log_max_backups: int
+    audit_enabled: bool
+    audit_log_file: Path | None  # None: only the database has it
+    audit_max_size_mb: int
+    audit_max_backups: int
+    audit_store_in_db: bool
+    audit_retention: float  # seconds
     manage_api_base_url: str
 
 
@@ -143,6 +152,7 @@ def resolve_settings(
 def load_or_create_secrets(settings: Settings) -> tuple[Settings, list[Path]]:
     """Makes the secrets that nobody has set, in the home folder; the files it made are second."""
     made = {"management_token": new_management_token, "encryption_key": new_encryption_key}
+    refuse_missing_key(settings)
     created = []
     for name, make in made.items():
         if getattr(settings, name) is None:
@@ -152,6 +162,15 @@ def load_or_create_secrets(settings: Settings) -> tuple[Settings, list[Path]]:
             if stored == fresh:
                 created.append(settings.home.secret_file(name))
     return settings, created
+
+
+def refuse_missing_key(settings: Settings) -> None:
+    """Raises ConfigError where an encryption key would have to be generated and may not be."""
+    if settings.require_encryption_key and settings.encryption_key is None:
+        raise ConfigError(
+            "ENCRYPTION_KEY isn't set, nor is one in the home folder "
+            f"{settings.home.path}, and REQUIRE_ENCRYPTION_KEY forbids to generate one; set it"
+        )
 
 
 def _refuse_unknown_variables(environ: Iterable[str]) -> None:

@@ -46,6 +46,7 @@ async def test_everything_is_given_back(settings: Settings) -> None:
         assert settings.home.pid_file.exists()
     assert sorted(path.name for path in settings.home.path.iterdir()) == [
         "encryption_key",
+        "host_id",
         "llm-proxy.db",
         "management_token",
     ]

@@ -31,7 +31,7 @@ class FakeProcesses:
     def begin_reload(self) -> None:
         self.begun += 1
 
-    def end_reload(self, error: str | None) -> None:
+    async def end_reload(self, error: str | None) -> None:
         self.results.put_nowait(error)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -10,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from llm_proxy.database_url import DatabaseUrl
 from llm_proxy.secrets import Cipher, Secret, mask, new_encryption_key, new_token, token_digest
 from llm_proxy.store.database import Store
 from llm_proxy.store.projects import Project, create_project
 from llm_proxy.store.tokens import Token, create_token
+from tests.mysql_database import mysql_database
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, UTC)
 
@@ -23,9 +26,34 @@ def now() -> datetime:
     return NOW
 
 
+MYSQL = os.environ.get("TEST_MYSQL_URL")  # of a server; its databases named test_… are dropped
+
+
+@pytest.fixture(params=["sqlite", "postgresql", *(["mysql"] if MYSQL else [])])
+def database_target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | DatabaseUrl]:
+    """A place for a database, still blank."""
+    if request.param == "sqlite":
+        yield tmp_path / "store.db"
+    elif request.param == "postgresql":
+        yield request.getfixturevalue("postgres_url")
+    else:
+        assert MYSQL is not None
+        with mysql_database(MYSQL) as url:
+            yield url
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def sqlite_store(tmp_path: Path) -> Iterator[Store]:
+    """For what only a file can show."""
     store = Store(tmp_path / "store.db", cipher=Cipher(new_encryption_key()), patience_s=0.2)
+    store.open(migrate=True)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def store(database_target: Path | DatabaseUrl) -> Iterator[Store]:
+    store = Store(database_target, cipher=Cipher(new_encryption_key()), patience_s=0.2)
     store.open(migrate=True)
     yield store
     store.close()

@@ -6,17 +6,21 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from llm_proxy.database_url import DatabaseUrl, write_database
 from llm_proxy.errors import StoreError, StoreUnavailable
 from llm_proxy.grants import TokenUse
 from llm_proxy.secrets import Cipher, new_encryption_key
-from llm_proxy.store.changes import last_change_id
+from llm_proxy.store.changes import Change, append_change, changes_after, last_change_id
 from llm_proxy.store.database import Store
 from llm_proxy.store.grants import record_usage
+from llm_proxy.store.migrations import MIGRATIONS
 from llm_proxy.store.tokens import Token, get_token
 
 pytestmark = pytest.mark.anyio
@@ -24,8 +28,8 @@ pytestmark = pytest.mark.anyio
 AddToken = Callable[..., tuple[Token, bytes]]
 
 
-def test_what_is_committed_is_durable_and_private(store: Store, tmp_path: Path) -> None:
-    with store.reading() as database:
+def test_what_is_committed_is_durable_and_private(sqlite_store: Store, tmp_path: Path) -> None:
+    with sqlite_store.reading() as database:
         assert database.sql("PRAGMA journal_mode") == [("wal",)]
         assert database.sql("PRAGMA synchronous") == [(2,)]  # FULL
         assert database.sql("PRAGMA foreign_keys") == [(1,)]
@@ -42,7 +46,7 @@ def test_a_failure_inside_undoes_all_of_a_transaction(store: Store, add_token: A
 
 
 def test_a_wrong_encryption_key_is_told_at_the_start(store: Store) -> None:
-    other = Store(store.path, cipher=Cipher(new_encryption_key()))
+    other = Store(store.target, cipher=Cipher(new_encryption_key()))
     for migrate in (True, False):
         with pytest.raises(StoreError, match="ENCRYPTION_KEY isn't the one"):
             other.open(migrate=migrate)
@@ -162,8 +166,9 @@ async def test_calls_that_wait_when_the_store_closes_are_refused(tmp_path: Path)
     await closing
 
 
-def test_a_lock_of_another_process_is_waited_for_only_so_long(store: Store) -> None:
-    holder = sqlite3.connect(store.path, isolation_level=None)
+def test_a_lock_of_another_process_is_waited_for_only_so_long(sqlite_store: Store) -> None:
+    store = sqlite_store
+    holder = sqlite3.connect(str(store.target), isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailable, match="locked by another process"), store.writing():
         raise AssertionError("not reached")
@@ -184,12 +189,12 @@ def test_a_locked_database_is_told_at_the_start(tmp_path: Path) -> None:
 
 _COUNT = """
 import sys
-from pathlib import Path
+from llm_proxy.database_url import parse_database
 from llm_proxy.grants import TokenUse
 from llm_proxy.store.database import Store
 from llm_proxy.store.grants import record_usage
 
-store = Store(Path(sys.argv[1]), cipher=None)
+store = Store(parse_database(sys.argv[1]), cipher=None)
 store.open(migrate=True)
 for _ in range(int(sys.argv[3])):
     record_usage(store, [TokenUse(token_id=sys.argv[2], requests=1, last_used_at=0)])
@@ -201,7 +206,7 @@ def test_processes_that_write_at_the_same_time_lose_nothing(
     store: Store, add_token: AddToken
 ) -> None:
     token, _ = add_token()
-    command = [sys.executable, "-c", _COUNT, str(store.path), token.id, "40"]
+    command = [sys.executable, "-c", _COUNT, write_database(store.target), token.id, "40"]
     others = [subprocess.Popen(command) for _ in range(2)]
     assert [other.wait(30) for other in others] == [0, 0]
     found = get_token(store, token.id)
@@ -211,18 +216,104 @@ def test_processes_that_write_at_the_same_time_lose_nothing(
 
 _OPEN = """
 import sys
-from pathlib import Path
+from llm_proxy.database_url import parse_database
 from llm_proxy.store.database import Store
 
-store = Store(Path(sys.argv[1]), cipher=None)
+store = Store(parse_database(sys.argv[1]), cipher=None)
 print(len(store.open(migrate=True)))
 store.close()
 """
 
 
-def test_processes_that_make_the_database_together_make_it_once(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", _OPEN, str(tmp_path / "x.db")]
+def test_processes_that_make_the_database_together_make_it_once(
+    database_target: Path | DatabaseUrl,
+) -> None:
+    command = [sys.executable, "-c", _OPEN, write_database(database_target)]
     others = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     printed = sorted(other.communicate(timeout=30)[0].strip() for other in others)
     assert [other.returncode for other in others] == [0, 0, 0]
-    assert printed == ["0", "0", "3"]
+    assert printed == ["0", "0", str(len(MIGRATIONS))]
+
+
+def test_what_begins_by_reading_can_not_go_on_to_write(store: Store) -> None:
+    with pytest.raises(RuntimeError, match="can't go on to write"), store.reading():  # noqa: SIM117
+        with store.writing():
+            raise AssertionError("not reached")
+    with store.writing(), store.reading(), store.writing() as database:
+        assert database.sql("SELECT 1") == [(1,)]
+
+
+def test_readers_see_nothing_of_a_transaction_that_runs(store: Store, now: datetime) -> None:
+    other = Store(store.target, cipher=None)
+    other.open(migrate=False)
+    with store.writing() as database:
+        append_change(database, "token", "a", now)
+        assert last_change_id(other) == 0
+    assert last_change_id(other) == 1
+    other.close()
+
+
+def test_a_reader_sees_one_state_of_the_data(store: Store, now: datetime) -> None:
+    other = Store(store.target, cipher=None)
+    other.open(migrate=False)
+    with other.reading() as view:
+        before = view.sql("SELECT count(*) FROM changes")
+        with store.writing() as database:
+            append_change(database, "token", "a", now)
+        assert view.sql("SELECT count(*) FROM changes") == before == [(0,)]
+    other.close()
+
+
+def test_writers_go_one_by_one_so_that_no_change_is_missed(store: Store, now: datetime) -> None:
+    """The second begins, and would be numbered, while the first has not committed yet."""
+    other = Store(store.target, cipher=None, patience_s=10)
+    other.open(migrate=False)
+    begun = threading.Event()
+
+    def write_too() -> None:
+        begun.set()
+        with other.writing() as database:
+            append_change(database, "token", "second", now)
+
+    thread = threading.Thread(target=write_too)
+    with store.writing() as database:
+        append_change(database, "token", "first", now)
+        thread.start()
+        begun.wait(10)
+        time.sleep(0.05)  # for it to come as far as it can
+        assert changes_after(store, 0)[1] == [Change("token", "first")]
+        with_other = Store(store.target, cipher=None)
+        with_other.open(migrate=False)
+        assert changes_after(with_other, 0)[1] == []
+        with_other.close()
+    thread.join(10)
+    assert [change.id for change in changes_after(store, 0)[1]] == ["first", "second"]
+    other.close()
+
+
+def test_a_writer_that_waits_too_long_is_told(store: Store) -> None:
+    other = Store(store.target, cipher=None, patience_s=0.1)
+    other.open(migrate=False)
+    with (
+        store.writing(),
+        pytest.raises(StoreUnavailable, match="locked by another"),
+        other.writing(),
+    ):
+        raise AssertionError("not reached")
+    with other.writing():
+        pass
+    other.close()
+
+
+async def test_readers_of_a_server_run_beside_each_other(postgres_url: DatabaseUrl) -> None:
+    store = Store(postgres_url, cipher=None, pool_size=2)
+    store.open(migrate=True)
+    meet = threading.Barrier(2)
+
+    def read(store: Store) -> int:
+        with store.reading() as database:
+            meet.wait(10)  # neither ends before both are inside
+            return int(database.sql("SELECT 1")[0][0])
+
+    assert await asyncio.gather(store.run(read), store.run(read)) == [1, 1]
+    store.close()

@@ -5,10 +5,12 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from llm_proxy.grants import TokenGrant, TokenUse
+from llm_proxy.errors import StoreError
+from llm_proxy.grants import Scope, TokenGrant, TokenUse
+from llm_proxy.limits import LimitOverride
 from llm_proxy.secrets import Secret
 from llm_proxy.store.database import Store
-from llm_proxy.store.grants import load_grant, record_usage
+from llm_proxy.store.grants import load_grant, record_usage, warns_at
 from llm_proxy.store.projects import Project, ProjectChanges, delete_project, update_project
 from llm_proxy.store.tokens import (
     Token,
@@ -26,16 +28,33 @@ def test_a_grant_holds_all_that_a_gateway_needs(
     store: Store, add_project: Callable[..., Project], add_token: AddToken, now: datetime
 ) -> None:
     keys = {"openai": Secret("sk-one"), "anthropic": Secret("sk-ant-two")}
-    project = add_project(api_keys=keys)
-    token, digest = add_token(project_id=project.id, max_requests=7, expires_at=now)
+    project_limits = LimitOverride(rate_limit="10/s")
+    project = add_project(api_keys=keys, limits=project_limits)
+    scope = Scope(apis=("openai",), networks=("10.0.0.0/8",))
+    limits = LimitOverride(rate_limit="60/min", rate_burst=3, max_concurrent=0)
+    token, digest = add_token(
+        project_id=project.id,
+        max_requests=7,
+        not_before=now + timedelta(hours=1),
+        expires_at=now + timedelta(hours=10),
+        idle_timeout_s=600,
+        scope=scope,
+        limits=limits,
+    )
     assert load_grant(store, digest) == TokenGrant(
         token_id=token.id,
         project_id=project.id,
         is_active=True,
         project_is_active=True,
-        expires_at=now.timestamp(),
+        not_before=now.timestamp() + 3600,
+        expires_at=now.timestamp() + 36_000,
+        warns_at=now.timestamp() + 32_400,
+        idle_timeout=600,
+        last_used_at=now.timestamp(),
         max_requests=7,
-        request_count=0,
+        scope=scope,
+        token_limits=limits,
+        project_limits=project_limits,
         upstream_keys=keys,
     )
 
@@ -49,6 +68,42 @@ def test_a_token_without_limits_has_none(store: Store, add_token: AddToken) -> N
     grant = load_grant(store, add_token()[1])
     assert grant is not None
     assert (grant.expires_at, grant.max_requests) == (None, None)
+    assert (grant.not_before, grant.idle_timeout, grant.warns_at) == (None, None, None)
+    assert not grant.scope
+    assert grant.token_limits == grant.project_limits == LimitOverride()
+
+
+def test_a_grant_knows_the_last_use(store: Store, add_token: AddToken, now: datetime) -> None:
+    grant = load_grant(store, add_token(last_used_at=now + timedelta(minutes=1))[1])
+    assert grant is not None
+    assert grant.last_used_at == now.timestamp() + 60
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "warned"), [(100.0, 10.0), (864_000.0, 86_400.0), (9e9, 86_400.0), (-5.0, 0.0)]
+)
+def test_the_end_is_announced_a_tenth_of_the_life_before_but_a_day_at_most(
+    lifetime: float, warned: float
+) -> None:
+    assert warns_at(1e9, 1e9 + lifetime) == 1e9 + lifetime - warned
+
+
+def test_a_revoked_token_is_revoked_however_it_would_have_ended(
+    store: Store, add_token: AddToken, now: datetime
+) -> None:
+    token, digest = add_token(expires_at=now, idle_timeout_s=60)
+    revoke_token(store, token.id, at=now + timedelta(seconds=1))
+    grant = load_grant(store, digest)
+    assert grant is not None
+    assert not grant.is_active
+
+
+def test_a_scope_that_is_not_understood_grants_nothing(store: Store, add_token: AddToken) -> None:
+    token, digest = add_token()
+    with store.writing() as database:
+        database.sql("UPDATE tokens SET scope = ?", ('{"regions": ["eu"]}',))
+    with pytest.raises(StoreError, match=token.id):
+        load_grant(store, digest)
 
 
 def test_revoked_tokens_and_inactive_projects_are_told_apart(

@@ -9,12 +9,15 @@ from typing import Annotated
 
 import typer
 
+from llm_proxy.cli.db_encryption import encrypt, rotate_key
 from llm_proxy.errors import Conflict
 from llm_proxy.settings import Settings, load_settings
 
 app = typer.Typer(
     help="Look after the database on this machine, without a server.", no_args_is_help=True
 )
+app.command()(encrypt)
+app.command()(rotate_key)
 
 Database = Annotated[
     str | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from llm_proxy.cli import manage_project, manage_token
+from llm_proxy.cli import manage_audit, manage_project, manage_token
 
 app = typer.Typer(
     help="Manage the projects and tokens of a running server, here or elsewhere.",
@@ -12,3 +12,4 @@ app = typer.Typer(
 )
 app.add_typer(manage_project.app, name="project")
 app.add_typer(manage_token.app, name="token")
+app.add_typer(manage_audit.app, name="audit")

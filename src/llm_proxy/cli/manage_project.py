@@ -19,6 +19,14 @@ from llm_proxy.cli.manage_access import (
     read_secret_line,
     tell,
 )
+from llm_proxy.cli.manage_limits import (
+    CancelRunning,
+    MaxConcurrent,
+    RateBurst,
+    RateLimit,
+    limit_fields,
+    shown_limits,
+)
 
 if TYPE_CHECKING:
     from llm_proxy.manage.objects import Project
@@ -91,6 +99,9 @@ def create_project(
     api_key_for: ApiKeyFor = None,
     description: Description = None,
     metadata: Metadata = None,
+    rate_limit: RateLimit = None,
+    rate_burst: RateBurst = None,
+    max_concurrent: MaxConcurrent = None,
     base_url: BaseUrl = None,
     token: ManagementToken = None,
     as_json: AsJSON = False,
@@ -104,6 +115,7 @@ def create_project(
         api_key = ask_secret("Upstream API key", "--api-key").reveal()
     fields = _fields(api_key, api, api_key_for) | {"name": name}
     fields |= _extras(description, metadata)
+    fields |= limit_fields(rate_limit, rate_burst, max_concurrent)
     with connect(base_url, token) as client:
         project = client.create_project(fields)
     tell(
@@ -129,6 +141,9 @@ def update_project(
     ] = None,
     description: Description = None,
     metadata: Metadata = None,
+    rate_limit: RateLimit = None,
+    rate_burst: RateBurst = None,
+    max_concurrent: MaxConcurrent = None,
     base_url: BaseUrl = None,
     token: ManagementToken = None,
     as_json: AsJSON = False,
@@ -136,9 +151,12 @@ def update_project(
     """Change a project; what isn't named stays.
 
     Example: llm-proxy manage project update ID --api-key-for anthropic=sk-ant-…
+
+    Example: llm-proxy manage project update ID --rate-limit 600/min --max-concurrent 50
     """
     _refuse_two_from_stdin(api_key, token)
     fields = _fields(api_key, api, api_key_for, remove_key) | _extras(description, metadata)
+    fields |= limit_fields(rate_limit, rate_burst, max_concurrent)
     if name is not None:
         fields["name"] = name
     if not fields:
@@ -167,6 +185,7 @@ def deactivate_project(
     revoke_tokens: Annotated[
         bool, typer.Option("--revoke-tokens", help="Revoke its tokens too, for good.")
     ] = False,
+    cancel_running: CancelRunning = False,
     base_url: BaseUrl = None,
     token: ManagementToken = None,
     as_json: AsJSON = False,
@@ -175,6 +194,8 @@ def deactivate_project(
     fields: dict[str, Any] = {"is_active": False}
     if revoke_tokens:
         fields["revoke_tokens"] = True
+    if cancel_running:
+        fields["cancel_running"] = True
     with connect(base_url, token) as client:
         _show(client.update_project(project_id, fields), as_json=as_json)
 
@@ -186,6 +207,7 @@ def delete_project(
     force: Annotated[
         bool, typer.Option("--force", help="Even while it has active tokens.")
     ] = False,
+    cancel_running: CancelRunning = False,
     yes: Yes = False,
     base_url: BaseUrl = None,
     token: ManagementToken = None,
@@ -194,7 +216,7 @@ def delete_project(
     """Delete a project with its keys and tokens."""
     with connect(base_url, token) as client:
         confirm(f"Delete project {project_id} with its keys and tokens?", yes=yes)
-        client.delete_project(project_id, force=force)
+        client.delete_project(project_id, force=force, cancel_running=cancel_running)
     tell("Project deleted.")
     if as_json:
         print_json({"id": project_id, "deleted": True})
@@ -255,6 +277,7 @@ def _show(project: Project, *, as_json: bool) -> None:
             ("Keys", keys),
             ("Description", project.description),
             ("Metadata", json.dumps(project.metadata, ensure_ascii=False)),
+            *shown_limits(project),
             ("Active", project.is_active),
             ("Deactivated", project.deactivated_at),
             ("Created", project.created_at),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain, islice
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -14,8 +15,9 @@ import msgspec
 
 import llm_proxy
 from llm_proxy import address
+from llm_proxy.audit import AuditRecord
 from llm_proxy.errors import LLMProxyError, NotAuthorised, NotFound, Unreachable
-from llm_proxy.manage.objects import NewToken, Project, RevokedTokens, Token
+from llm_proxy.manage.objects import AuditReport, NewToken, Project, RevokedTokens, Token
 from llm_proxy.secrets import Secret, token_digest
 
 T = TypeVar("T")
@@ -76,12 +78,18 @@ class ManagementClient:
     def update_project(self, project_id: str, fields: Mapping[str, Any]) -> Project:
         return self._ask("PATCH", _path("projects", project_id), Project, fields)
 
-    def delete_project(self, project_id: str, *, force: bool = False) -> None:
-        suffix = "?force=true" if force else ""
-        self._send("DELETE", _path("projects", project_id) + suffix)
+    def delete_project(
+        self, project_id: str, *, force: bool = False, cancel_running: bool = False
+    ) -> None:
+        query = {"force": force, "cancel_running": cancel_running}
+        self._send("DELETE", _path("projects", project_id), params=_flags(query))
 
-    def revoke_project_tokens(self, project_id: str) -> RevokedTokens:
-        return self._ask("POST", _path("projects", project_id, "tokens", "revoke"), RevokedTokens)
+    def revoke_project_tokens(
+        self, project_id: str, *, cancel_running: bool = False
+    ) -> RevokedTokens:
+        path = _path("projects", project_id, "tokens", "revoke")
+        fields = {"cancel_running": True} if cancel_running else None
+        return self._ask("POST", path, RevokedTokens, fields)
 
     def list_tokens(
         self, *, project_id: str | None = None, active_only: bool = False
@@ -108,25 +116,44 @@ class ManagementClient:
     def update_token(self, token_id: str, fields: Mapping[str, Any]) -> Token:
         return self._ask("PATCH", _path("tokens", token_id), Token, fields)
 
-    def revoke_token(self, token_id: str) -> None:
-        self._send("DELETE", _path("tokens", token_id))
+    def revoke_token(self, token_id: str, *, cancel_running: bool = False) -> None:
+        query = {"cancel_running": cancel_running}
+        self._send("DELETE", _path("tokens", token_id), params=_flags(query))
 
     def rotate_token(self, token_id: str, *, grace_s: int = 0) -> NewToken:
         fields = {"grace_seconds": grace_s}
         return self._ask("POST", _path("tokens", token_id, "rotate"), NewToken, fields)
 
+    def audit_records(
+        self, filters: Mapping[str, str], *, most: int | None
+    ) -> Iterator[AuditRecord]:
+        """The newest first, fetched as they are taken."""
+        pages = self._pages("/manage/audit", filters, AuditRecord, size=min(most or _PAGE, _PAGE))
+        return islice(chain.from_iterable(pages), most)
+
+    def get_audit_record(self, record_id: str) -> AuditRecord:
+        return self._ask("GET", _path("audit", record_id), AuditRecord)
+
+    def verify_audit(self) -> AuditReport:
+        """May take a while: every record is looked at."""
+        return self._ask("GET", "/manage/audit/verify", AuditReport)
+
     def _all(self, path: str, query: Mapping[str, str], kind: type[T]) -> list[T]:
+        return list(chain.from_iterable(self._pages(path, query, kind)))
+
+    def _pages(
+        self, path: str, query: Mapping[str, str], kind: type[T], *, size: int = _PAGE
+    ) -> Iterator[list[T]]:
         """Every page of a list."""
-        items: list[T] = []
         cursor = None
         while True:
-            params = {**query, "limit": str(_PAGE), **({"cursor": cursor} if cursor else {})}
+            params = {**query, "limit": str(size), **({"cursor": cursor} if cursor else {})}
             answer = self._send("GET", path, params=params)
-            items += self._decoded(answer, list[kind])  # type: ignore[valid-type]
+            yield self._decoded(answer, list[kind])  # type: ignore[valid-type]
             following = answer.links.get("next", {}).get("url", "")
             before, cursor = cursor, httpx.URL(following).params.get("cursor")
             if cursor in (None, before):
-                return items
+                return
 
     def _ask(
         self, method: str, path: str, kind: type[T], fields: Mapping[str, Any] | None = None
@@ -207,6 +234,11 @@ def is_loopback(url: str) -> bool:
 
 def _path(*parts: str) -> str:
     return "/manage/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def _flags(values: Mapping[str, bool]) -> dict[str, str]:
+    """As query parameters: those that are true."""
+    return {name: "true" for name, value in values.items() if value}
 
 
 class _Error(msgspec.Struct):

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from llm_proxy.audit_chain import Verdict
+
 
 class Project(msgspec.Struct, frozen=True, kw_only=True):
     id: str
@@ -19,6 +21,19 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     deactivated_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    rate_limit: str | None = None  # None: what the configuration says
+    rate_burst: int | None = None
+    max_concurrent: int | None = None
+
+
+class Scope(msgspec.Struct, frozen=True, kw_only=True):
+    """What a token is narrowed to; an empty list narrows nothing."""
+
+    apis: list[str] = []
+    endpoints: list[str] = []
+    methods: list[str] = []
+    models: list[str] = []
+    networks: list[str] = []
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,13 +49,31 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     last_used_at: datetime | None
     cache_hit_count: int
+    not_before: datetime | None = None
+    idle_timeout_seconds: int | None = None
+    idle_expires_at: datetime | None = None  # if it isn't used again
+    scope: Scope | None = None
+    rate_limit: str | None = None  # None: what the configuration says
+    rate_burst: int | None = None
+    max_concurrent: int | None = None
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """When it expires if it isn't used again."""
+        ends = (self.expires_at, self.idle_expires_at)
+        return min((end for end in ends if end is not None), default=None)
 
     def state(self, at: datetime) -> str:
         """One word for whether it works."""
+        # The server deactivates what has expired, as of when it did.
+        looked_at = at if self.is_active else self.deactivated_at
+        end = self.ends_at
+        if end is not None and looked_at is not None and end <= looked_at:
+            return "expired"
         if not self.is_active:
             return "revoked"
-        if self.expires_at is not None and self.expires_at <= at:
-            return "expired"
+        if self.not_before is not None and at < self.not_before:
+            return "pending"
         if self.max_requests is not None and self.request_count >= self.max_requests:
             return "used up"
         return "active"
@@ -64,3 +97,8 @@ class RevokedTokens(msgspec.Struct, frozen=True, kw_only=True):
     revoked_count: int
     already_revoked_count: int
     total_tokens: int
+
+
+class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
+    sound: bool
+    chains: list[Verdict]

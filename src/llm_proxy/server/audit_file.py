@@ -115,7 +115,9 @@ class AuditFile:
             self._size -= torn
             tail = tail[: len(tail) - torn]
             self.mended.append(f"its last line was cut after {torn} bytes")
-            logger.warning("%s: the last line was cut off by a crash; it is written anew", self.path)
+            logger.warning(
+                "%s: the last line was cut off by a crash; it is written anew", self.path
+            )
         if tail:
             self._take_head(tail)
         elif not self.head.sequence:

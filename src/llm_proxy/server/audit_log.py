@@ -13,9 +13,9 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
-from llm_proxy.audit import AuditEntry
+from llm_proxy.audit import AuditEntry, Head, head_of
 from llm_proxy.audit_chain import Verdict, verify_files
 from llm_proxy.errors import ConfigError, LLMProxyError, Refusal, StoreError
 from llm_proxy.server.audit_file import AuditFile
@@ -32,6 +32,8 @@ from llm_proxy.store.audit import (
 from llm_proxy.store.database import Store
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 PATIENCE_S: Final = 5.0  # for the disk of the file
 RETRY_S: Final = 5.0  # how often a file that can't be written is tried again
@@ -65,7 +67,7 @@ class AuditLog:
         self._patience_s = patience_s
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="audit")
         self._wanted = self._copied = 0  # how often the file was to be brought up to date
-        self._copying: asyncio.Task[None] | None = None
+        self._copying: asyncio.Task[bool] | None = None
         self.problem: str | None = None  # why the file can't be written
 
     async def open(self) -> None:
@@ -92,21 +94,35 @@ class AuditLog:
         head = file.head
         if head.sequence > state.head.sequence:
             records = await self._on_disk(lambda: file.read_after(state.head.sequence))
-            if not state.head.sequence or (
-                records and records[0].previous_hash == state.head.hash
-            ):
+            if not state.head.sequence or (records and records[0].previous_hash == state.head.hash):
                 await self._store.run(adopt_records, records)
                 what = f"{len(records)} record(s) were only in {file.path.name}"
                 await self._commit([self._own("audit.restore", what)])
                 return
-        elif head.sequence < state.kept_from:
-            return  # nothing of the chain is left to compare it with
-        else:
-            found = await self._store.run(records_after, self._chain, head.sequence - 1)
-            if not head.sequence or (found and found[0].hash == head.hash):
-                return
+        elif not head.sequence or await self._is_known(head):
+            if head.sequence:
+                await self._note_what_is_missing(head, state.head)
+            return
         why = f"its last record, {head.sequence}, isn't the database's"
         await self._on_disk(lambda: file.set_aside(why))
+
+    async def _is_known(self, head: Head) -> bool:
+        """Whether the database has it, or has deleted it in order."""
+        state = await self._store.run(chain_state, self._chain)
+        if head == state.head or head.sequence < state.kept_from:
+            return True
+        found = await self._store.run(records_after, self._chain, head.sequence - 1)
+        return bool(found) and head_of(found[0]) == head
+
+    async def _note_what_is_missing(self, head: Head, wanted: Head) -> None:
+        """A crash leaves a few out of the file; so does whoever cuts off its end."""
+        missing = await self._store.run(records_after, self._chain, head.sequence)
+        are_here = bool(missing) and missing[0].sequence == head.sequence + 1
+        if head == wanted or (are_here and all(record.actor == "cli" for record in missing)):
+            return  # commands write to the database alone
+        what = f"it ended with the record {head.sequence}, but {wanted.sequence} was written"
+        end = "they are written anew" if are_here else "what is between is gone"
+        await self._commit([self._own("audit.repair", f"{what}; {end}")])
 
     # ---- recording ----
 
@@ -163,22 +179,25 @@ class AuditLog:
             done, _ = await asyncio.wait({self._copying}, timeout=max(0.0, left_s))
             if not done:
                 self._note_problem(f"it took longer than {self._patience_s:g} s")
-            if self.problem is not None:
+            if not done or not self._copying.result():
                 return
 
-    async def _copy(self, file: AuditFile, ticket: int) -> None:
+    async def _copy(self, file: AuditFile, ticket: int) -> bool:
+        """Whether it worked."""
         try:
             while await self._copy_some(file):
                 pass
         except OSError as exc:
             self._note_problem(exc.strerror or str(exc))
+            return False
         except StoreError as exc:
-            self._note_problem(str(exc))
-        else:
-            self._copied = ticket
-            if self.problem is not None:
-                logger.warning("the audit log %s is complete again", file.path)
-                self.problem = None
+            logger.error("the audit log can't be read from the database: %s", exc)
+            return False
+        self._copied = ticket
+        if self.problem is not None:
+            logger.warning("the audit log %s is complete again", file.path)
+            self.problem = None
+        return True
 
     async def _copy_some(self, file: AuditFile) -> bool:
         """Whether there may be more."""
@@ -191,7 +210,7 @@ class AuditLog:
             await self._on_disk(lambda: file.append(records))
         return bool(records)
 
-    async def _on_disk[T](self, function: Callable[[], T]) -> T:
+    async def _on_disk(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._disk, function)
 
     def _note_problem(self, problem: str) -> None:
@@ -241,11 +260,14 @@ class AuditLog:
         return verdicts
 
     async def _verify_file(self, file: AuditFile) -> Verdict:
+        written = (await self._store.run(chain_state, self._chain)).head
         await self.flush()
-        # On the thread that writes, so that no line is read half written.
-        return await self._on_disk(
-            lambda: verify_files(file.paths, head=file.head, place=str(file.path))
-        )
+
+        def verify() -> Verdict:
+            head = max(written, file.head, key=lambda one: one.sequence)
+            return verify_files(file.paths, head=head)
+
+        return await self._on_disk(verify)  # the thread that writes: no line is half written
 
     async def close(self) -> None:
         if self._copying is not None:

@@ -14,6 +14,7 @@ import msgspec
 
 from llm_proxy.client_limits import ClientLimits
 from llm_proxy.http1.egress import Egress
+from llm_proxy.limits import RateLimit
 from llm_proxy.measurements import Snapshot
 from llm_proxy.providers import Providers
 from llm_proxy.secrets import Secret
@@ -31,6 +32,9 @@ class Change(msgspec.Struct, frozen=True):
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     database: str  # path of the SQLite file
     encryption_key: Secret
+    host: str = ""  # whose leases this worker's are
+    holder: str = ""  # the worker to the store: a name that no other ever has
+    ledger: str = ""  # path of the file that the worker makes, and keeps what it spends in
     providers: Providers
     control_socket: str  # path of the control plane's private socket
     events_socket: str | None  # path of the record writer's socket
@@ -39,14 +43,12 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     debug_headers: bool
     metrics_path: str | None = None  # None: there are no metrics
     client_limits: ClientLimits = ClientLimits()
+    limit_sharers: int = 0  # workers that count together, by the supervisor; 0: this one alone
     tls_cert: str | None = None  # paths of PEM files, both or neither
     tls_key: str | None = None
     proxy_protocol: bool = False
     trusted_proxies: tuple[str, ...] = ()
     egress: Egress = Egress()
-    host: str = ""  # id of this server
-    holder: str = ""  # id of this worker process, never used again
-    ledger: str = ""  # path of its ledger
     store_grace: float = 60.0  # seconds
     knows_legacy_tokens: bool = False
     log_level: str = "info"
@@ -84,6 +86,32 @@ class StoreState(msgspec.Struct, frozen=True, tag="store_state"):
     is_lost: bool
 
 
+class RateGranted(msgspec.Struct, frozen=True, array_like=True):
+    key: str
+    permits: int
+    valid_until: int  # of `time.monotonic_ns()`
+    wait_s: float  # 0: it isn't this that refused
+
+
+class SlotsGranted(msgspec.Struct, frozen=True, array_like=True):
+    key: str
+    count: int
+    is_full: bool  # it is this that refused
+
+
+class GrantedLimits(msgspec.Struct, frozen=True, array_like=True):
+    """Of one `LimitsWanted`, in the same order: all of it, or nothing."""
+
+    rates: tuple[RateGranted, ...]
+    slots: tuple[SlotsGranted, ...]
+    is_unavailable: bool
+
+
+class LimitsAnswer(msgspec.Struct, frozen=True, tag="limits_answer"):
+    sequence: int
+    granted: tuple[GrantedLimits, ...]
+
+
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
     pid: int
 
@@ -101,8 +129,53 @@ class Measured(msgspec.Struct, frozen=True, tag="measured"):
     snapshot: Snapshot
 
 
-ToWorker = Configure | Serve | Invalidate | StoreState | Drain | Collect
-FromWorker = Ready | Failed | Acknowledge | Measured
+class RateWanted(msgspec.Struct, frozen=True, array_like=True):
+    key: str
+    rate: RateLimit
+    permits: int
+
+
+class SlotsWanted(msgspec.Struct, frozen=True, array_like=True):
+    key: str
+    most: int
+    count: int
+
+
+class LimitsWanted(msgspec.Struct, frozen=True, array_like=True):
+    """What one request needs: fewer permits or slots than wanted will do, but some of each."""
+
+    rates: tuple[RateWanted, ...]
+    slots: tuple[SlotsWanted, ...]
+
+
+class AskLimits(msgspec.Struct, frozen=True, tag="ask_limits"):
+    """A worker asks again when it has the answer; what it gives back needs none."""
+
+    sequence: int  # 0: nothing is wanted
+    wanted: tuple[LimitsWanted, ...] = ()
+    given_rates: tuple[tuple[str, RateLimit, int, float], ...] = ()  # permits, age in seconds
+    given_slots: tuple[tuple[str, int], ...] = ()
+
+
+class RefusalCount(msgspec.Struct, frozen=True, array_like=True):
+    """Empty where it isn't known."""
+
+    code: str
+    token_id: str
+    project_id: str
+    client_ip: str
+    count: int
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """Of about a second."""
+
+    counts: list[RefusalCount]
+    others: dict[str, int]  # by code
+
+
+ToWorker = Configure | Serve | Invalidate | StoreState | Drain | Collect | LimitsAnswer
+FromWorker = Ready | Failed | Acknowledge | Measured | Refused | AskLimits
 
 
 def _encode_secret(value: Any) -> Any:

@@ -31,7 +31,6 @@ FIXED: Final = (
     "listen_addr",
     "manage_addr",
     "management_token",
-    "encryption_key",
     "database_path",
     "redis_url",
     "redis_addr",
@@ -43,6 +42,12 @@ FIXED: Final = (
     "pid_file",
     "enable_metrics",
     "metrics_path",
+    "audit_enabled",
+    "audit_log_file",
+    "audit_max_size_mb",
+    "audit_max_backups",
+    "audit_store_in_db",
+    "audit_retention",
 )
 
 
@@ -69,6 +74,7 @@ class Configuration:
             debug_headers=settings.debug_headers,
             metrics_path=settings.metrics_path if settings.enable_metrics else None,
             egress=self.egress,
+            store_grace=settings.store_grace,
             tls_cert=None if settings.tls_cert is None else str(settings.tls_cert),
             tls_key=None if settings.tls_key is None else str(settings.tls_key),
             proxy_protocol=settings.proxy_protocol,
@@ -105,6 +111,7 @@ def check_configuration(settings: Settings) -> tuple[Configuration, list[str]]:
     warnings += check_tls(settings)
     redis_address(settings)
     client_limits(settings)
+    check_audit(settings)
     egress = read_egress(os.environ)
     return Configuration(settings=settings, providers=providers, egress=egress), warnings
 
@@ -124,6 +131,15 @@ def check_metrics_path(path: str, providers: Providers) -> None:
                 f"METRICS_PATH {path} would take requests for {endpoint} of the api "
                 f"{providers.default_api!r}; choose another"
             )
+
+
+def check_audit(settings: Settings) -> None:
+    is_kept = settings.audit_log_file is not None or settings.audit_store_in_db
+    if settings.audit_enabled and not is_kept:
+        raise ConfigError(
+            "AUDIT_LOG_FILE is off and AUDIT_STORE_IN_DB is false, so the audit log would be kept "
+            "nowhere; keep it in one of them, or set AUDIT_ENABLED to false"
+        )
 
 
 def check_tls(settings: Settings) -> list[str]:
@@ -161,6 +177,10 @@ def client_limits(settings: Settings) -> list[ClientLimits]:
 
 def check_reloadable(running: Settings, wanted: Settings) -> None:
     """Raises ConfigError when a setting was altered that a running server can't change."""
+    if wanted.encryption_key is None:  # another one is compared with what the database says
+        raise ConfigError(
+            "ENCRYPTION_KEY isn't set any more, nor is it in the home folder; put it back"
+        )
     by_field = {setting.field: setting for setting in SETTINGS}
     for field in FIXED:
         now, then = getattr(running, field), getattr(wanted, field)

@@ -14,6 +14,7 @@ from llm_proxy.errors import StoreError
 from llm_proxy.secrets import Cipher
 from llm_proxy.server.configuration import Configuration, read_configuration
 from llm_proxy.server.descriptors import descriptor_warning, raise_descriptor_limit
+from llm_proxy.server.host_identity import host_identity
 from llm_proxy.server.pidfile import PidFile
 from llm_proxy.server.runtime_folder import (
     CONTROL_SOCKET,
@@ -41,6 +42,8 @@ class Foundation:
     control_sockets: list[socket.socket]  # private, and that of `--manage-addr`
     store: Store
     runtime_folder: Path
+    host: str  # to others on the same database
+    predecessor: ServerState | None  # of a server that did not end in order
 
     @property
     def settings(self) -> Settings:
@@ -68,6 +71,7 @@ async def lay_foundation(settings: Settings, stack: AsyncExitStack) -> Foundatio
     await check_self_reference(apis, [*listeners, *control_sockets])
     settings, created_secrets = load_or_create_secrets(settings)
     store = await _open_store(settings, created_secrets, stack)
+    host = host_identity(settings.home)
     runtime_folder = make_runtime_folder(os.environ)
     stack.callback(remove_runtime_folder, runtime_folder)
     private = bind_unix(runtime_folder / CONTROL_SOCKET)
@@ -79,6 +83,8 @@ async def lay_foundation(settings: Settings, stack: AsyncExitStack) -> Foundatio
         control_sockets=[private, *control_sockets],
         store=store,
         runtime_folder=runtime_folder,
+        host=host,
+        predecessor=predecessor,
     )
 
 
@@ -120,6 +126,12 @@ async def _open_store(
                 path.unlink()
         raise
     stack.callback(store.close)
+    if store.cipher.is_rotating:
+        logger.warning(
+            "the old encryption key still opens %s; once every server has the new one: "
+            "llm-proxy db rotate-key --finish",
+            settings.database_path,
+        )
     for name in applied:
         logger.info("migration %s applied to %s", name, settings.database_path)
     return store

@@ -22,7 +22,7 @@ from llm_proxy.secrets import (
     new_token,
     token_digest,
 )
-from llm_proxy.settings import Settings
+from llm_proxy.settings import Settings, refuse_missing_key
 from llm_proxy.store.database import Store
 from llm_proxy.store.projects import Project, create_project
 from llm_proxy.store.tokens import Token, create_token
@@ -58,6 +58,7 @@ def install(
 ) -> Issued | None:
     """Writes everything, or after a failure nothing. Secrets that exist are kept, always."""
     home = settings.home
+    refuse_missing_key(settings)
     management_token = settings.management_token or new_management_token()
     encryption_key = settings.encryption_key or new_encryption_key()
     entries = {

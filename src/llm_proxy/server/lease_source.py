@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from llm_proxy.grants import Lease, LeaseUse, NoPermits
@@ -11,6 +11,7 @@ from llm_proxy.store.leases import (
     extend_lease,
     give_back_leases,
     give_back_unknown,
+    refund_requests,
     settle_leases,
     take_lease,
 )
@@ -58,11 +59,15 @@ class StoreLeaseSource:
         """
         return await self._store.run(extend_lease, use, wanted)
 
-    async def settle(self, uses: Sequence[LeaseUse]) -> None:
-        """Tells what was used; the same may be told again. Call it about every second."""
-        if uses:
-            await self._store.run(settle_leases, uses)
+    async def settle(self, uses: Sequence[LeaseUse]) -> Sequence[int]:
+        """Tells what was used; the same may be told again. Call it about every second.
+
+        The leases that are gone, by id: others may be taken.
+        """
+        gone = await self._store.run(settle_leases, uses) if uses else []
+        self._known.difference_update(gone)
         await self._give_back_lost()
+        return gone
 
     async def give_back(self, uses: Sequence[LeaseUse]) -> None:
         """Nothing may be spent of these leases any more, nor while this fails and is repeated."""
@@ -70,6 +75,10 @@ class StoreLeaseSource:
             await self._store.run(give_back_leases, uses)
             self._known.difference_update(use.lease_id for use in uses)
         await self._give_back_lost()
+
+    async def refund(self, counts: Mapping[str, int]) -> None:
+        """So many requests of leases given back were not made, by token id; to be told once."""
+        await self._store.run(refund_requests, counts)
 
     async def _give_back_lost(self) -> None:
         if not self._may_have_lost or self._taking:

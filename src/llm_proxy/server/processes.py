@@ -15,26 +15,33 @@ import msgspec
 
 from llm_proxy import __version__
 from llm_proxy.measurements import Series, Snapshot
+from llm_proxy.secrets import Secret, key_id
+from llm_proxy.server.auditor import make_auditor
 from llm_proxy.server.change_feed import ChangeFeed
 from llm_proxy.server.channel import Change
 from llm_proxy.server.child_process import module_command
 from llm_proxy.server.configuration import Configuration
+from llm_proxy.server.control.audit_trail import NoAudit
 from llm_proxy.server.control.context import ControlContext, HealthReport
 from llm_proxy.server.foundation import Foundation
 from llm_proxy.server.generations import Generation, Generations
+from llm_proxy.server.host_watch import HostWatch
 from llm_proxy.server.process_usage import measure_processes
 from llm_proxy.server.public_sockets import PublicSockets
 from llm_proxy.server.record_writer import RecordWriter, writer_arguments
 from llm_proxy.server.runtime_folder import events_socket
 from llm_proxy.server.self_reference import check_self_reference
+from llm_proxy.server.settlement import Settlement
 from llm_proxy.server.sockets import address_of
 from llm_proxy.server.state import Flags, ReloadResult, ServerState, WorkerState, write_state
 from llm_proxy.server.stop_request import take_stop_request
 from llm_proxy.server.tally import Tally
+from llm_proxy.server.token_cleanup import TokenCleanup
 from llm_proxy.server.worker_pool import WorkerPool
 from llm_proxy.server.worker_process import WorkerProcess
 from llm_proxy.settings import Settings
 from llm_proxy.store.changes import changes_after, last_change_id
+from llm_proxy.store.encryption import KEY, accept_key, learn_keys
 
 if TYPE_CHECKING:
     from llm_proxy.server.control_server import ControlServer
@@ -56,6 +63,16 @@ class Processes:
         self._worker_command = worker_command
         self._started_at = time.time()
         self._tally = Tally()
+        self._settlement = Settlement(
+            foundation.store, host=foundation.host, folder=foundation.settings.home.ledgers
+        )
+        self._auditor = make_auditor(foundation.settings, foundation.store, foundation.host)
+        self._watch = HostWatch(foundation.store, host=foundation.host)
+        self._cleanup = TokenCleanup(
+            foundation.store,
+            self.publish,
+            interval_s=lambda: self.settings.token_cleanup_interval,
+        )
         self._is_ready = False
         self._is_draining = False
         self.address = address_of(foundation.listeners[0])
@@ -81,6 +98,11 @@ class Processes:
         self._write_state()
         last_id = await self._foundation.store.run(last_change_id)
         stack.callback(self._sockets.close)
+        await self._start_audit(stack)
+        await self._watch.start()
+        stack.push_async_callback(self._watch.close)
+        await self._settlement.start()
+        stack.push_async_callback(self._settlement.close)  # when all workers have ended
         await self._start_all(self._prepare(self._configuration), stack)
         self._feed = ChangeFeed(
             self._read_changes,
@@ -89,6 +111,23 @@ class Processes:
             on_health=self._generations.tell_store_state,
         )
         self._is_ready = True
+
+    async def _start_audit(self, stack: AsyncExitStack) -> None:
+        if (auditor := self._auditor) is None:
+            return
+        stack.push_async_callback(auditor.close)
+        await auditor.open()
+        if (predecessor := self._foundation.predecessor) is not None:
+            lost = "the server did not end in order"
+            await auditor.tell("server.lost", lost, pid=predecessor.pid)
+        await auditor.tell(
+            "server.start",
+            pid=os.getpid(),
+            version=__version__,
+            address=self.address,
+            workers=self.settings.workers,
+        )
+        self._tally.on_refused = auditor.count_refused
 
     async def _start_all(self, first: Generation, stack: AsyncExitStack) -> None:
         stack.push_async_callback(self._kill_writers)
@@ -117,7 +156,10 @@ class Processes:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._feed.run())
             group.create_task(self._generations.watch())
+            group.create_task(self._cleanup.run())
             group.create_task(self._control.wait())
+            if self._auditor is not None:
+                group.create_task(self._auditor.run())
 
     async def drain(self, timeout_s: float) -> None:
         """Workers finish what they have begun, then the writer writes what they sent.
@@ -141,6 +183,7 @@ class Processes:
 
     async def reload(self, configuration: Configuration) -> None:
         """Returns when it is in force; when it can't be, raises why, and nothing has changed."""
+        await self._accept_key(configuration.settings.encryption_key)
         held = [*self._foundation.listeners, *self._foundation.control_sockets]
         await check_self_reference(configuration.providers.apis.values(), held)
         fresh = self._prepare(configuration)
@@ -155,6 +198,11 @@ class Processes:
                 self._writers.remove(new_writer)
             raise
         self._configuration = configuration
+
+    async def _accept_key(self, key: Secret | None) -> None:
+        """Only one that the database was rotated to is another than before."""
+        if key is not None and key != self.settings.encryption_key:
+            await self._foundation.store.run(accept_key, key)
 
     def take_stop_request(self) -> float | None:
         """The seconds that `server stop` grants, if it was that which sent the signal."""
@@ -173,7 +221,9 @@ class Processes:
         self._reloads += 1
         self._write_state()
 
-    def end_reload(self, error: str | None) -> None:
+    async def end_reload(self, error: str | None) -> None:
+        if self._auditor is not None:
+            await self._auditor.tell("config.reload", error)
         self._last_reload = ReloadResult(number=self._reloads, at=time.time(), error=error)
         self._write_state()
 
@@ -190,6 +240,7 @@ class Processes:
             self._sockets.spread(len(configs)),
             on_change=self._write_state,
             tally=self._tally,
+            holders=self._settlement,
         )
         return Generation(pool, writer)
 
@@ -234,6 +285,7 @@ class Processes:
             measure=self._tally.collect,
             measure_server=self._measure_server,
             metrics_path=settings.metrics_path if settings.enable_metrics else None,
+            audit=NoAudit() if self._auditor is None else self._auditor,
         )
 
     async def _measure_server(self) -> Snapshot:
@@ -259,11 +311,15 @@ class Processes:
         return HealthReport(ready=self._is_ready, draining=self._is_draining, checks=checks)
 
     async def _read_changes(self, last_id: int) -> tuple[int, list[Change]]:
-        last_id, rows = await self._foundation.store.run(changes_after, last_id)
+        store = self._foundation.store
+        last_id, rows = await store.run(changes_after, last_id)
+        if any(row.kind == KEY for row in rows):
+            await store.run(learn_keys)
         return last_id, [Change(row.kind, row.id) for row in rows]
 
     def _write_state(self) -> None:
         current = self._generations.current
+        key = self.settings.encryption_key
         state = ServerState(
             pid=os.getpid(),
             address=self.address,
@@ -281,6 +337,7 @@ class Processes:
             reloads=self._reloads,
             last_reload=self._last_reload,
             flags=dict(self._flags),
+            encryption_key_id=None if key is None else key_id(key),
         )
         try:
             write_state(self._foundation.settings.home.state_file, state)

@@ -23,7 +23,7 @@ class Reloadable(Protocol):
         """Returns when it is in force; when it can't be, raises why, and nothing has changed."""
 
     def begin_reload(self) -> None: ...
-    def end_reload(self, error: str | None) -> None: ...
+    async def end_reload(self, error: str | None) -> None: ...
 
 
 class Reloader:
@@ -45,7 +45,7 @@ class Reloader:
             await asked.wait()
             asked.clear()
             self._processes.begin_reload()
-            self._processes.end_reload(await _failure_of(self._reload()))
+            await self._processes.end_reload(await _failure_of(self._reload()))
 
     async def _reload(self) -> None:
         settings = await asyncio.to_thread(self._reread)

@@ -39,6 +39,7 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
     reloads: int = 0  # begun since the start
     last_reload: ReloadResult | None = None  # the last that has ended
     flags: Flags  # for `server restart`
+    encryption_key_id: str | None = None  # of the key in its configuration
 
 
 def write_state(path: Path, state: ServerState) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from llm_proxy.measurements import Snapshot, Totals
+from llm_proxy.server.channel import Refused
 
 TIMEOUT_S: Final = 1.0  # of a worker that is slower the last numbers are used
 FRESH_S: Final = 0.1  # anybody may ask for /health: no worker is asked more often than this
@@ -28,6 +30,7 @@ class Tally:
         self._history = Totals()  # of those that have ended
         self._collecting = asyncio.Lock()
         self._collected_at = float("-inf")
+        self.on_refused: Callable[[Refused], None] = lambda _: None  # told by a worker
 
     def add(self, worker: Counting) -> None:
         self._workers[worker] = None

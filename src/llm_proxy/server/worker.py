@@ -21,7 +21,7 @@ from typing import Final
 
 import uvloop
 
-from llm_proxy.errors import LLMProxyError
+from llm_proxy.errors import LLMProxyError, StoreError
 from llm_proxy.http1.resolver import Resolver
 from llm_proxy.http1.timers import Timers
 from llm_proxy.logs import configure_logging, reopen_logs
@@ -57,6 +57,7 @@ from llm_proxy.server.gateway.metrics import Metrics
 from llm_proxy.server.gateway.proxied_connection import ProxiedConnection
 from llm_proxy.server.gateway.proxied_listener import ProxiedAcceptor
 from llm_proxy.server.gateway.recorder import Recorder
+from llm_proxy.server.gateway.refusals import RefusalKey
 from llm_proxy.server.gateway.routing import Router
 from llm_proxy.server.gateway.snapshot import take_snapshot
 from llm_proxy.server.gateway.tokens import Tokens
@@ -65,6 +66,7 @@ from llm_proxy.server.lease_source import StoreLeaseSource
 from llm_proxy.server.ledger import Ledger
 from llm_proxy.server.reporter import Reporter
 from llm_proxy.store.database import Store
+from llm_proxy.store.encryption import KEY, learn_keys
 
 logger = logging.getLogger(__name__)
 
@@ -175,6 +177,9 @@ class Worker:
             lookups=self._grants.lookups,
         )
 
+    def take_refusals(self) -> tuple[list[tuple[RefusalKey, int]], dict[str, int]]:
+        return self._gateway.refusals.take()
+
     def invalidate(self, message: Invalidate) -> None:
         for change in message.changes:
             self._tokens.invalidate(change.kind, change.id)
@@ -185,6 +190,15 @@ class Worker:
         """Ends what runs for this token or project."""
         for connection in tuple(self._connections):
             connection.revoke(change.kind, change.id)
+
+    async def learn_keys(self, message: Invalidate) -> None:
+        """While the database still tells; one that draws its last requests needs them, too."""
+        if all(change.kind != KEY for change in message.changes):
+            return
+        try:
+            await self._store.run(learn_keys)
+        except StoreError as exc:
+            logger.warning("the new encryption key can't be read now: %s", exc)
 
     def store_state(self, message: StoreState) -> None:
         if message.is_lost:
@@ -239,6 +253,7 @@ async def _obey(
         while line := await reader.readline():
             match decode_to_worker(line):
                 case Invalidate() as message:
+                    await worker.learn_keys(message)
                     worker.invalidate(message)
                     writer.write(encode(Acknowledge(message.sequence)))
                 case StoreState() as message:
@@ -302,7 +317,7 @@ async def serve(channel: socket.socket, listeners: Sequence[socket.socket]) -> i
     gc.freeze()
     gc.set_threshold(2_000, 20, 20)
     await tell(Ready(os.getpid()))
-    reporter = Reporter(worker.measure, writer)
+    reporter = Reporter(worker.measure, writer, take_refusals=worker.take_refusals)
     obeying = asyncio.create_task(_obey(worker, listeners, reader, writer, reporter))
     reporting = asyncio.create_task(reporter.run())
     await worker.draining.is_asked.wait()

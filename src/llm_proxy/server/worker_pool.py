@@ -7,12 +7,17 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, Protocol
 from weakref import WeakSet
+
+import msgspec
 
 from llm_proxy.errors import LLMProxyError
 from llm_proxy.server.channel import Change, Invalidate, WorkerConfig
 from llm_proxy.server.drain import IDLE_GRACE_S
 from llm_proxy.server.keeper import KILL_WAIT_S, Keeper
+from llm_proxy.server.settlement import Holder
 from llm_proxy.server.tally import Tally
 from llm_proxy.server.worker_process import READY_TIMEOUT_S, WorkerProcess
 
@@ -22,6 +27,27 @@ ACKNOWLEDGE_TIMEOUT_S = 5.0
 _CHANGES_PER_MESSAGE = 200  # keeps a line of the channel well below a reader's usual 64 KiB
 DRAIN_GRACE_S = 8.0  # after its own time limit a worker still hands on counts and records
 CUT_GRACE_S = 3.0  # clients that read get a second to learn of it, then records are handed on
+
+
+class Holders(Protocol):
+    """Who keeps account of workers by the names under which they take leases."""
+
+    def begin(self) -> Holder:
+        """For a worker that is about to be started."""
+
+    def ended(self, holder: Holder) -> None:
+        """Its process is gone, or was never there."""
+
+
+class _Nobody:
+    def begin(self) -> Holder:
+        return Holder(host="", id="", ledger=Path())
+
+    def ended(self, holder: Holder) -> None:
+        pass
+
+
+_NOBODY: Final = _Nobody()
 
 
 class WorkerPool:
@@ -36,6 +62,7 @@ class WorkerPool:
         acknowledge_timeout_s: float = ACKNOWLEDGE_TIMEOUT_S,
         drain_grace_s: float = DRAIN_GRACE_S,
         tally: Tally | None = None,
+        holders: Holders = _NOBODY,
     ) -> None:
         """A worker for each of `configs`, with its `listeners`, which remain the caller's.
 
@@ -52,13 +79,19 @@ class WorkerPool:
             slot: int, config: WorkerConfig, sockets: Sequence[socket.socket]
         ) -> Keeper[WorkerProcess]:
             async def launch() -> WorkerProcess:
-                return await WorkerProcess.launch(
-                    command,
-                    listeners=sockets,
-                    config=config,
-                    ready_timeout_s=ready_timeout_s,
-                    tally=tally,
-                )
+                holder = holders.begin()
+                try:
+                    return await WorkerProcess.launch(
+                        command,
+                        listeners=sockets,
+                        config=_held_by(config, holder),
+                        ready_timeout_s=ready_timeout_s,
+                        tally=tally,
+                        on_exit=lambda: holders.ended(holder),
+                    )
+                except BaseException:
+                    holders.ended(holder)
+                    raise
 
             return Keeper(f"worker {slot}", launch, on_change=self._changed)
 
@@ -188,3 +221,9 @@ class WorkerPool:
         # Ready ones only: a process that has not set its handler yet would die of the signal.
         for worker in self.ready:
             worker.send_signal(signal.SIGUSR1)
+
+
+def _held_by(config: WorkerConfig, holder: Holder) -> WorkerConfig:
+    return msgspec.structs.replace(
+        config, host=holder.host, holder=holder.id, ledger=str(holder.ledger)
+    )

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -24,6 +24,7 @@ from llm_proxy.server.channel import (
     Invalidate,
     Measured,
     Ready,
+    Refused,
     Serve,
     StoreState,
     ToWorker,
@@ -54,6 +55,7 @@ class WorkerProcess:
         *,
         ready_timeout_s: float,
         tally: Tally,
+        on_exit: Callable[[], None],
     ) -> None:
         self._process = process
         self._reader = reader
@@ -64,6 +66,7 @@ class WorkerProcess:
         self._asked = self._answered = 0  # sequences of Collect and Measured
         self._measured = asyncio.Event()
         self._tally = tally
+        self._on_exit = on_exit
         self.snapshot = Snapshot()
         tally.add(self)
         self._listening = asyncio.create_task(self._listen(), name=f"worker {process.pid}")
@@ -79,8 +82,12 @@ class WorkerProcess:
         config: WorkerConfig,
         ready_timeout_s: float = READY_TIMEOUT_S,
         tally: Tally | None = None,
+        on_exit: Callable[[], None] = lambda: None,
     ) -> WorkerProcess:
-        """`tally` is that of the server whose numbers this worker's are part of."""
+        """`tally` is that of the server whose numbers this worker's are part of.
+
+        `on_exit` is called when the process is gone.
+        """
         tally = tally or Tally()
         reader, writer, theirs = await open_channel()
         numbers = [listener.fileno() for listener in listeners]
@@ -96,7 +103,14 @@ class WorkerProcess:
             raise
         finally:
             theirs.close()
-        worker = cls(process, reader, writer, ready_timeout_s=ready_timeout_s, tally=tally)
+        worker = cls(
+            process,
+            reader,
+            writer,
+            ready_timeout_s=ready_timeout_s,
+            tally=tally,
+            on_exit=on_exit,
+        )
         worker._send(Configure(config))
         return worker
 
@@ -186,6 +200,7 @@ class WorkerProcess:
             self._fail(f"a gateway worker {describe_exit(code)} before it was ready; see the log")
         self._measured.set()
         self._tally.retire(self)
+        self._on_exit()
         for answer in self._acknowledgements.values():
             if not answer.done():
                 answer.set_result(True)
@@ -200,6 +215,8 @@ class WorkerProcess:
                 answer = self._acknowledgements[sequence]
                 if not answer.done():
                     answer.set_result(True)
+            case Refused():
+                self._tally.on_refused(message)
             case Measured(sequence=sequence, snapshot=snapshot):
                 self.snapshot = snapshot
                 if sequence == self._asked:

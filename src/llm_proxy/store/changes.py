@@ -16,8 +16,8 @@ _MOST_AT_ONCE = 1000
 _KEPT = 100_000  # readers ask twice a second; this is hours of constant changes
 _PRUNE_EVERY = 1000
 
-# A cut is a change, too; it also ends the requests that run.
-Kind = Literal["token", "project", "token_cut", "project_cut"]
+# A cut is a change, too; it also ends the requests that run. A key is that of encryption.
+Kind = Literal["token", "project", "token_cut", "project_cut", "key"]
 
 
 class Change(NamedTuple):

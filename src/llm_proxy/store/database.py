@@ -1,10 +1,9 @@
-"""The database, opened: transactions for its functions and one thread to run them on."""
+"""The database, opened: transactions for its functions and threads to run them on."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,20 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from llm_proxy.database_url import DatabaseUrl
 from llm_proxy.errors import StoreError, StoreUnavailable
 from llm_proxy.secrets import Cipher
-from llm_proxy.store.failures import translated
+from llm_proxy.store.engines.connection import Kind
 from llm_proxy.store.keyring import Keyring
 from llm_proxy.store.migrations import migrate as apply_migrations
 from llm_proxy.store.migrations import require_current
-from llm_proxy.store.opening import (
-    PATIENCE_S,
-    Database,
-    check_integrity,
-    make_private,
-    open_database,
-    use_wal,
-)
+from llm_proxy.store.opening import PATIENCE_S, Database, engine_of
+from llm_proxy.store.pool import Pool
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,22 +27,37 @@ R = TypeVar("R")
 _MOST_WAITING = 1000
 
 
+class _Inside(threading.local):
+    """The transaction that this thread is in."""
+
+    database: Database | None = None
+    kind: Kind = "read"
+
+
 class Store:
-    """Functions of this package take it first; call them on one thread at a time or by `run`."""
+    """Functions of this package take it first; call them by `run`, or on threads of one's own."""
 
     def __init__(
-        self, path: Path, *, cipher: Cipher | None, patience_s: float = PATIENCE_S
+        self,
+        target: Path | DatabaseUrl,
+        *,
+        cipher: Cipher | None,
+        patience_s: float = PATIENCE_S,
+        pool_size: int = 1,
     ) -> None:
         """`cipher` may be None where no upstream key is read or written.
 
-        `patience_s` limits the wait for another process's lock, and for a turn in `run`.
+        `patience_s` limits the wait for others' locks, for the database's answers, and for a turn
+        in `run`. `pool_size` is of connections to a server; a SQLite file has one.
         """
-        self.path = path
-        self._keyring = None if cipher is None else Keyring(self, cipher, database=str(path))
+        self.target = target
+        self.shown = str(target)  # in messages
+        self._keyring = None if cipher is None else Keyring(self, cipher, database=self.shown)
         self._patience_s = patience_s
-        self._database: Database | None = None
-        self._file: os.stat_result | None = None  # that is open
-        self._lock = threading.RLock()
+        self._engine = engine_of(target, patience_s=patience_s)
+        self._size = pool_size if self._engine.is_shared else 1
+        self._pool: Pool | None = None
+        self._inside = _Inside()
         self._executor: ThreadPoolExecutor | None = None
         self._places = threading.BoundedSemaphore(_MOST_WAITING)
 
@@ -60,30 +69,28 @@ class Store:
 
     def open(self, *, migrate: bool) -> list[str]:
         """Raises StoreError saying what is wrong. The names of the migrations it applied."""
-        database = open_database(self.path, create=migrate, patience_s=self._patience_s)
-        self._database = database
-        with contextlib.suppress(OSError):
-            self._file = self.path.stat()
+        database = self._engine.connect(create=migrate)
+        self._pool = Pool(self._engine, size=self._size, patience_s=self._patience_s)
+        self._pool.add(database)
         try:
-            with translated(self.path):
+            with self._engine.translated():
                 applied = self._prepare(database, migrate=migrate)
                 if self._keyring is not None:
                     self._keyring.check(may_store=migrate)
         except BaseException:
             self.close()
             raise
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self._executor = ThreadPoolExecutor(self._size, thread_name_prefix="store")
         return applied
 
     def _prepare(self, database: Database, *, migrate: bool) -> list[str]:
         applied = []
         if migrate:
-            check_integrity(database, self.path)
-            applied = apply_migrations(database, self.path, at=datetime.now(UTC))
+            self._engine.check(database)
+            applied = apply_migrations(database, at=datetime.now(UTC))
         else:
-            require_current(database, self.path)
-        use_wal(database, self.path, patience_s=self._patience_s)
-        make_private(self.path)
+            require_current(database)
+        self._engine.settle(database)
         return applied
 
     def close(self) -> None:
@@ -91,54 +98,49 @@ class Store:
         executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=True, cancel_futures=True)
-        with self._lock:
-            database, self._database = self._database, None
-            if database is not None:
-                with translated(self.path):
-                    database.close()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            with self._engine.translated():
+                pool.close()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Database]:
         """One consistent view of the data."""
-        with self._transaction("DEFERRED") as database:
+        with self._transaction("read") as database:
             yield database
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Database]:
-        """One transaction: all or nothing, durable once left. Within another it is part of that."""
-        # IMMEDIATE: a transaction that starts to write late fails at once when another one writes.
-        with self._transaction("IMMEDIATE") as database:
+        """One transaction: all or nothing, durable once left. Within another it is part of that.
+
+        Writers of all processes go one by one.
+        """
+        with self._transaction("write") as database:
             yield database
 
     @contextlib.contextmanager
-    def _transaction(self, kind: str) -> Iterator[Database]:
-        with self._lock, translated(self.path):
-            database = self._database
-            if database is None:
-                raise StoreUnavailable(f"the database {self.path} is closed")
-            if database.in_transaction():
+    def _transaction(self, kind: Kind) -> Iterator[Database]:
+        inside = self._inside
+        if inside.database is not None:
+            if kind == "write" and inside.kind == "read":
+                raise RuntimeError("what begins by reading can't go on to write")
+            yield inside.database
+            return
+        if self._pool is None:
+            raise StoreUnavailable(f"the database {self.shown} is closed")
+        with self._engine.translated(), self._pool.transaction(kind) as database:
+            inside.database, inside.kind = database, kind
+            try:
                 yield database
-            else:
-                self._refuse_lost_file()
-                with database.atomic(kind):
-                    yield database
-
-    def _refuse_lost_file(self) -> None:
-        """SQLite goes on in a file that was removed, and all that it commits there is lost."""
-        with contextlib.suppress(OSError):
-            if self._file is not None and os.path.samestat(self._file, self.path.stat()):
-                return
-        raise StoreUnavailable(
-            f"the database {self.path} was removed or replaced while it was open; "
-            "put it back, or restart llm-proxy"
-        )
+            finally:
+                inside.database = None
 
     async def run(
         self, function: Callable[Concatenate[Store, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """`function(store, *args)` on the store's thread. A long queue is StoreUnavailable."""
+        """`function(store, *args)` on a thread of the store's. A long queue is StoreUnavailable."""
         if self._executor is None:
-            raise StoreUnavailable(f"the database {self.path} is closed")
+            raise StoreUnavailable(f"the database {self.shown} is closed")
         if not self._places.acquire(blocking=False):
             raise self._behind()
         try:
@@ -155,10 +157,10 @@ class Store:
             return await answer
         except asyncio.CancelledError:
             if self._executor is None:
-                raise StoreUnavailable(f"the database {self.path} is closed") from None
+                raise StoreUnavailable(f"the database {self.shown} is closed") from None
             job.cancel()  # at once, unless it has begun
             answer.cancel()  # nobody will look at how it ends
             raise
 
     def _behind(self) -> StoreUnavailable:
-        return StoreUnavailable(f"the database {self.path} is too slow to keep up; try again")
+        return StoreUnavailable(f"the database {self.shown} is too slow to keep up; try again")

@@ -8,18 +8,21 @@ key is worth nothing. Each step is a transaction, and each may be done again.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from datetime import datetime
+from typing import Final, NamedTuple
 
 import peewee
 
 from llm_proxy.errors import Conflict
 from llm_proxy.secrets import Cipher, Secret, is_encrypted, new_encryption_key
+from llm_proxy.store.changes import append_change
 from llm_proxy.store.database import Store
 from llm_proxy.store.keyring import CHECK, NEXT, PREVIOUS, known_value
 from llm_proxy.store.meta import delete_meta, read_meta, write_meta
 from llm_proxy.store.models import ApiKeyRow
 from llm_proxy.store.opening import Database
 
+KEY: Final = "key"  # kind of the change that says so
 _BATCH = 200  # values in one transaction: other writers wait some milliseconds for it
 
 
@@ -34,7 +37,7 @@ class Encrypted(NamedTuple):
     already: int
 
 
-def begin_rotation(store: Store, new_key: Secret | None) -> Rotation:
+def begin_rotation(store: Store, new_key: Secret | None, *, at: datetime) -> Rotation:
     """To `new_key`, or one made here. One that was begun goes on: only to the key it was begun for.
 
     Raises Conflict.
@@ -56,6 +59,7 @@ def begin_rotation(store: Store, new_key: Secret | None) -> Rotation:
         write_meta(database, CHECK, known_value(new))
         write_meta(database, NEXT, old.wrap(new))
         write_meta(database, PREVIOUS, new.wrap(old))
+        append_change(database, KEY, new.key_id, at)
         store.cipher.learn()
     return Rotation(old=old, new=new, was_begun=False)
 
@@ -65,6 +69,16 @@ def begun_rotation(store: Store) -> Rotation | None:
     with store.reading() as database:
         store.cipher.learn()
         return _begun(store, database)
+
+
+def learn_keys(store: Store) -> None:
+    """What the `changes` of a key ask for: the new key can't be learned any more one day."""
+    store.cipher.learn()
+
+
+def accept_key(store: Store, key: Secret) -> None:
+    """Raises StoreError unless a server could start with it now."""
+    store.cipher.accept(Cipher(key))
 
 
 def _begun(store: Store, database: Database) -> Rotation | None:

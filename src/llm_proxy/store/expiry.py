@@ -19,14 +19,18 @@ IDLE_MARGIN_S: Final = 600
 
 
 def idle_end(
-    created_at: str, not_before: str | None, idle_s: int | None, last_used_at: str | None
-) -> str | None:
-    """When a token that isn't used again expires for that; times are as they are stored."""
-    if idle_s is None:
+    *,
+    created_at: datetime,
+    not_before: datetime | None,
+    last_used_at: datetime | None,
+    idle_timeout_s: int | None,
+) -> datetime | None:
+    """When a token that isn't used again expires for that."""
+    if idle_timeout_s is None:
         return None
+    begin = last_used_at or created_at
     # Before it is valid it can't be used, so that time doesn't count.
-    begin = max(last_used_at or created_at, not_before or "")
-    return to_stored(from_stored(begin) + timedelta(seconds=idle_s))
+    return max(begin, not_before or begin) + timedelta(seconds=idle_timeout_s)
 
 
 def is_usable(database: Database, at: datetime) -> peewee.Expression:
@@ -81,13 +85,21 @@ def deactivate_expired(store: Store, *, at: datetime, limit: int) -> list[str]:
 
 
 def _end(row: TokenRow, at: datetime, idle_at: datetime) -> str:
-    idle = idle_end(row.created_at, row.not_before, row.idle_timeout_s, row.last_used_at)
-    ends = [row.expires_at] if row.expires_at and row.expires_at <= to_stored(at) else []
-    ends += [idle] if idle and idle <= to_stored(idle_at) else []
-    return min(ends)
+    expires_at, idle = maybe_from_stored(row.expires_at), _idle_end(row)
+    ends = [expires_at] if expires_at is not None and expires_at <= at else []
+    ends += [idle] if idle is not None and idle <= idle_at else []
+    return to_stored(min(ends))
 
 
 def has_idled(row: TokenRow, at: datetime) -> bool:
-    idle = idle_end(row.created_at, row.not_before, row.idle_timeout_s, row.last_used_at)
-    end = maybe_from_stored(idle)
+    end = _idle_end(row)
     return end is not None and end <= at
+
+
+def _idle_end(row: TokenRow) -> datetime | None:
+    return idle_end(
+        created_at=from_stored(row.created_at),
+        not_before=maybe_from_stored(row.not_before),
+        last_used_at=maybe_from_stored(row.last_used_at),
+        idle_timeout_s=row.idle_timeout_s,
+    )

@@ -11,7 +11,7 @@ from llm_proxy.limits import LimitOverride
 from llm_proxy.store.database import Store
 from llm_proxy.store.expiry import idle_end
 from llm_proxy.store.scopes import decode_scope
-from llm_proxy.store.timestamps import from_stored, to_stored
+from llm_proxy.store.timestamps import from_stored, maybe_from_stored, maybe_to_stored, to_stored
 
 WARNING_S = 24 * 3600.0  # before its end a token's answers say so, if that isn't most of its life
 _WARNING_SHARE = 10  # of a shorter life only this part
@@ -80,7 +80,13 @@ def warns_at(began: float, ends: float) -> float:
 def _expiries(row: Sequence[Any]) -> tuple[str | None, str | None]:
     """What the clean-up writes as the moment of its deactivation."""
     created_at, not_before, expires_at, _, idle_s, last_used_at, *_ = row
-    return expires_at, idle_end(created_at, not_before, idle_s, last_used_at)
+    idle = idle_end(
+        created_at=from_stored(created_at),
+        not_before=maybe_from_stored(not_before),
+        last_used_at=maybe_from_stored(last_used_at),
+        idle_timeout_s=idle_s,
+    )
+    return expires_at, maybe_to_stored(idle)
 
 
 def _seconds(stored: str) -> float:

@@ -73,11 +73,14 @@ class Keyring:
         self._ciphers = (current, *(other for other in held.values() if other is not current))
         self.is_rotating = NEXT in rows
 
-    def add(self, cipher: Cipher) -> None:
-        """A key that the database's owner gave; it is used once the database says so."""
-        if all(cipher.key_id != held.key_id for held in self._ciphers):
-            self._ciphers = (*self._ciphers, cipher)
-        self.learn()
+    def accept(self, cipher: Cipher) -> None:
+        """Another key as what is held besides. Raises StoreError when it isn't the database's."""
+        other = Keyring(self._store, cipher, database=self._name)
+        other.learn()
+        known = {held.key_id for held in other._ciphers}
+        rest = (held for held in self._ciphers if held.key_id not in known)
+        self._ciphers = (*other._ciphers, *rest)
+        self.is_rotating = other.is_rotating
 
     def encrypt(self, secret: Secret) -> str:
         """Within the transaction that stores it: a rotation can't have missed it then."""

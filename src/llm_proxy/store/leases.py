@@ -34,6 +34,10 @@ UPDATE tokens SET request_count = request_count + ?,
                   reserved = CASE WHEN reserved > ? THEN reserved - ? ELSE 0 END
 WHERE id = ?
 """
+_REFUND = """
+UPDATE tokens SET request_count = CASE WHEN request_count > ? THEN request_count - ? ELSE 0 END
+WHERE id = ?
+"""
 _USED = "UPDATE tokens SET last_used_at = ? WHERE id = ? AND COALESCE(last_used_at, '') < ?"
 _SETTLED = "UPDATE leases SET settled = ? WHERE id = ?"
 _GRANTED = "UPDATE leases SET granted = ? WHERE id = ?"
@@ -102,10 +106,21 @@ def extend_lease(store: Store, use: LeaseUse, wanted: int) -> Lease | NoPermits 
     return Lease(lease.id, granted)
 
 
-def settle_leases(store: Store, uses: Sequence[LeaseUse]) -> None:
-    """Counts what was used. Told twice, or late, changes nothing: what was used only rises."""
+def settle_leases(store: Store, uses: Sequence[LeaseUse]) -> list[int]:
+    """Counts what was used. Told twice, or late, changes nothing: what was used only rises.
+
+    The leases that are gone, by id.
+    """
     with store.writing() as database:
-        _settle(database, uses)
+        known = _settle(database, uses)
+    return [use.lease_id for use in uses if use.lease_id not in known]
+
+
+def refund_requests(store: Store, counts: Mapping[str, int]) -> None:
+    """Of leases that have ended, by token id; told twice, it would be counted twice."""
+    with store.writing() as database:
+        for token_id, count in counts.items():
+            database.sql(_REFUND, (count, count, token_id))
 
 
 def give_back_leases(store: Store, uses: Sequence[LeaseUse]) -> None:
@@ -201,10 +216,12 @@ def _open(database: Database, lease_ids: Sequence[int]) -> Iterator[OpenLease]:
             yield OpenLease(*row)
 
 
-def _settle(database: Database, uses: Sequence[LeaseUse]) -> None:
+def _settle(database: Database, uses: Sequence[LeaseUse]) -> set[int]:
+    """The leases that there are, by id."""
     by_id = {use.lease_id: use for use in uses}
     accounts: dict[str, _Account] = {}
-    for lease in list(_open(database, list(by_id))):
+    leases = list(_open(database, list(by_id)))
+    for lease in leases:
         use = by_id[lease.id]
         account = accounts.setdefault(lease.token_id, _Account())
         account.last_used_at = max(account.last_used_at, use.last_used_at)
@@ -213,6 +230,7 @@ def _settle(database: Database, uses: Sequence[LeaseUse]) -> None:
             account.released += lease.unspent(lease.settled) - lease.unspent(use.used)
             database.sql(_SETTLED, (use.used, lease.id))
     _enter(database, accounts)
+    return {lease.id for lease in leases}
 
 
 def _end(database: Database, leases: Iterable[OpenLease], uses: Mapping[int, LeaseUse]) -> int:

@@ -22,8 +22,8 @@ from llm_proxy.secrets import (
     may_be_legacy_token,
     token_digest,
 )
-from llm_proxy.store.failures import translated
-from llm_proxy.store.opening import APPLICATION_ID
+from llm_proxy.store.engines.sqlite_failures import translated
+from llm_proxy.store.engines.sqlite_file import APPLICATION_ID
 
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TIME = re.compile(

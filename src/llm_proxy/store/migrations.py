@@ -1,14 +1,16 @@
-"""The schema, step by step. A step that was released is never edited; a change is a new step."""
+"""The schema, step by step. A step that was released is never edited; a change is a new step.
+
+Steps are written in SQLite's words, which `Database.define` puts into those of the engine.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from llm_proxy.errors import StoreError
-from llm_proxy.store.opening import APPLICATION_ID, Database, not_ours
+from llm_proxy.store.opening import Database
 from llm_proxy.store.timestamps import from_stored, to_stored
 
 
@@ -29,7 +31,7 @@ class MigrationState:
 
 
 def m001_projects(database: Database) -> None:
-    database.sql(
+    database.define(
         """CREATE TABLE projects (
             id TEXT NOT NULL PRIMARY KEY,
             name TEXT NOT NULL UNIQUE,
@@ -41,7 +43,7 @@ def m001_projects(database: Database) -> None:
             updated_at TEXT NOT NULL
         )"""
     )
-    database.sql(
+    database.define(
         """CREATE TABLE api_keys (
             project_id TEXT NOT NULL REFERENCES projects (id) ON DELETE CASCADE,
             api TEXT NOT NULL,
@@ -49,16 +51,16 @@ def m001_projects(database: Database) -> None:
             PRIMARY KEY (project_id, api)
         )"""
     )
-    database.sql("CREATE TABLE meta (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL)")
+    database.define("CREATE TABLE meta (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL)")
 
 
 def undo_m001_projects(database: Database) -> None:
     for table in ("meta", "api_keys", "projects"):
-        database.sql(f"DROP TABLE {table}")
+        database.define(f"DROP TABLE {table}")
 
 
 def m002_tokens(database: Database) -> None:
-    database.sql(
+    database.define(
         """CREATE TABLE tokens (
             id TEXT NOT NULL PRIMARY KEY,
             digest TEXT NOT NULL UNIQUE CHECK (length(digest) = 64),
@@ -77,17 +79,17 @@ def m002_tokens(database: Database) -> None:
             last_used_at TEXT
         )"""
     )
-    database.sql("CREATE INDEX tokens_newest ON tokens (created_at, id)")
-    database.sql("CREATE INDEX tokens_of_project ON tokens (project_id, created_at, id)")
+    database.define("CREATE INDEX tokens_newest ON tokens (created_at, id)")
+    database.define("CREATE INDEX tokens_of_project ON tokens (project_id, created_at, id)")
 
 
 def undo_m002_tokens(database: Database) -> None:
-    database.sql("DROP TABLE tokens")
+    database.define("DROP TABLE tokens")
 
 
 def m003_changes(database: Database) -> None:
     # AUTOINCREMENT: an id is never used again, so that a reader's position stays right.
-    database.sql(
+    database.define(
         """CREATE TABLE changes (
             id INTEGER PRIMARY KEY AUTOINCREMENT,
             kind TEXT NOT NULL,
@@ -98,7 +100,7 @@ def m003_changes(database: Database) -> None:
 
 
 def undo_m003_changes(database: Database) -> None:
-    database.sql("DROP TABLE changes")
+    database.define("DROP TABLE changes")
 
 
 _LIMIT_COLUMNS = ("rate_limit TEXT", "rate_burst INTEGER", "max_concurrent INTEGER")
@@ -113,27 +115,27 @@ _TOKEN_COLUMNS = (
 
 def m004_limits(database: Database) -> None:
     for column in _TOKEN_COLUMNS:
-        database.sql(f"ALTER TABLE tokens ADD COLUMN {column}")
+        database.define(f"ALTER TABLE tokens ADD COLUMN {column}")
     for column in _LIMIT_COLUMNS:
-        database.sql(f"ALTER TABLE projects ADD COLUMN {column}")
+        database.define(f"ALTER TABLE projects ADD COLUMN {column}")
 
 
 def undo_m004_limits(database: Database) -> None:
     for column in _TOKEN_COLUMNS:
-        database.sql(f"ALTER TABLE tokens DROP COLUMN {column.split()[0]}")
+        database.define(f"ALTER TABLE tokens DROP COLUMN {column.split()[0]}")
     for column in _LIMIT_COLUMNS:
-        database.sql(f"ALTER TABLE projects DROP COLUMN {column.split()[0]}")
+        database.define(f"ALTER TABLE projects DROP COLUMN {column.split()[0]}")
 
 
 def m005_leases(database: Database) -> None:
-    database.sql(
+    database.define(
         """CREATE TABLE hosts (
             id TEXT NOT NULL PRIMARY KEY,
             last_seen_at TEXT NOT NULL
         )"""
     )
     # AUTOINCREMENT: what a ledger says of a lease must never be taken for another's.
-    database.sql(
+    database.define(
         """CREATE TABLE leases (
             id INTEGER PRIMARY KEY AUTOINCREMENT,
             token_id TEXT NOT NULL REFERENCES tokens (id) ON DELETE CASCADE,
@@ -144,17 +146,17 @@ def m005_leases(database: Database) -> None:
             taken_at TEXT NOT NULL
         )"""
     )
-    database.sql("CREATE INDEX leases_of_token ON leases (token_id)")
-    database.sql("CREATE INDEX leases_of_holder ON leases (host, holder)")
+    database.define("CREATE INDEX leases_of_token ON leases (token_id)")
+    database.define("CREATE INDEX leases_of_holder ON leases (host, holder)")
 
 
 def undo_m005_leases(database: Database) -> None:
-    database.sql("DROP TABLE leases")
-    database.sql("DROP TABLE hosts")
+    database.define("DROP TABLE leases")
+    database.define("DROP TABLE hosts")
 
 
 def m006_audit(database: Database) -> None:
-    database.sql(
+    database.define(
         """CREATE TABLE audit_records (
             id TEXT NOT NULL PRIMARY KEY,
             timestamp TEXT NOT NULL,
@@ -177,10 +179,12 @@ def m006_audit(database: Database) -> None:
             UNIQUE (chain, sequence)
         )"""
     )
-    database.sql("CREATE INDEX audit_newest ON audit_records (timestamp, id)")
+    database.define("CREATE INDEX audit_newest ON audit_records (timestamp, id)")
     for column in ("action", "project_id", "token_id", "client_ip"):
-        database.sql(f"CREATE INDEX audit_by_{column} ON audit_records ({column}, timestamp, id)")
-    database.sql(
+        database.define(
+            f"CREATE INDEX audit_by_{column} ON audit_records ({column}, timestamp, id)"
+        )
+    database.define(
         """CREATE TABLE audit_chains (
             chain TEXT NOT NULL PRIMARY KEY,
             sequence INTEGER NOT NULL,
@@ -192,7 +196,7 @@ def m006_audit(database: Database) -> None:
 
 def undo_m006_audit(database: Database) -> None:
     for table in ("audit_chains", "audit_records"):
-        database.sql(f"DROP TABLE {table}")
+        database.define(f"DROP TABLE {table}")
 
 
 MIGRATIONS: tuple[Migration, ...] = (
@@ -207,16 +211,18 @@ MIGRATIONS: tuple[Migration, ...] = (
 
 def migrate(
     database: Database,
-    path: Path,
     *,
     at: datetime,
     migrations: tuple[Migration, ...] = MIGRATIONS,
 ) -> list[str]:
-    """Applies what is missing, all of it or nothing; the names of what it applied."""
+    """Applies what is missing; the names of what it applied.
+
+    All of it or nothing, but on MySQL step by step: a half step is made whole by the next try.
+    """
     done = []
-    with database.atomic("IMMEDIATE"):
-        _claim(database, path)
-        for migration in _pending(database, path, migrations):
+    with database.migrating():
+        database.claim()
+        for migration in _pending(database, migrations):
             migration.up(database)
             database.sql(
                 "INSERT INTO migrations (name, applied_at) VALUES (?, ?)",
@@ -228,16 +234,15 @@ def migrate(
 
 def rollback(
     database: Database,
-    path: Path,
     *,
     steps: int,
     migrations: tuple[Migration, ...] = MIGRATIONS,
 ) -> list[str]:
     """Undoes the last `steps` migrations, all or none; the names, the newest first."""
     undone = []
-    with database.atomic("IMMEDIATE"):
-        _pending(database, path, migrations)
-        applied = _applied(database, path)
+    with database.migrating():
+        _pending(database, migrations)
+        applied = _applied(database)
         for migration in [m for m in reversed(migrations) if m.name in applied][:steps]:
             migration.down(database)
             database.sql("DELETE FROM migrations WHERE name = ?", (migration.name,))
@@ -247,53 +252,37 @@ def rollback(
 
 def status(
     database: Database,
-    path: Path,
     *,
     migrations: tuple[Migration, ...] = MIGRATIONS,
 ) -> list[MigrationState]:
     """Every step that this program knows or the database has seen, in order."""
-    applied = _applied(database, path)
+    applied = _applied(database)
     names = [migration.name for migration in migrations]
     names += [name for name in applied if name not in names]
     return [MigrationState(name=name, applied_at=applied.get(name)) for name in names]
 
 
-def require_current(database: Database, path: Path) -> None:
-    if missing := _pending(database, path, MIGRATIONS):
+def require_current(database: Database) -> None:
+    if missing := _pending(database, MIGRATIONS):
         raise StoreError(
-            f"the database {path} has an older schema ({missing[0].name} is missing); "
+            f"the database {database.shown} has an older schema ({missing[0].name} is missing); "
             "bring it up to date with: llm-proxy db migrate"
         )
 
 
-def _claim(database: Database, path: Path) -> None:
-    """Makes a blank database ours; under the write lock, so nobody can fill it meanwhile."""
-    if database.pragma("application_id") == APPLICATION_ID:
-        return
-    if database.sql("SELECT count(*) FROM sqlite_master") != [(0,)]:
-        raise StoreError(not_ours(path))
-    database.sql(f"PRAGMA application_id = {APPLICATION_ID}")
-    database.sql(
-        "CREATE TABLE migrations (name TEXT NOT NULL PRIMARY KEY, applied_at TEXT NOT NULL)"
-    )
-
-
-def _applied(database: Database, path: Path) -> dict[str, datetime]:
+def _applied(database: Database) -> dict[str, datetime]:
     if not database.table_exists("migrations"):
-        raise StoreError(
-            f"the database {path} lacks llm-proxy's table of migrations; "
-            "restore it from a backup or choose another file"
-        )
+        raise StoreError(f"the database {database.shown} {database.lacks_migrations}")
     rows = database.sql("SELECT name, applied_at FROM migrations ORDER BY name")
     return {name: from_stored(applied_at) for name, applied_at in rows}
 
 
-def _pending(database: Database, path: Path, migrations: tuple[Migration, ...]) -> list[Migration]:
-    applied = _applied(database, path)
+def _pending(database: Database, migrations: tuple[Migration, ...]) -> list[Migration]:
+    applied = _applied(database)
     known = {migration.name for migration in migrations}
     if newer := [name for name in applied if name not in known]:
         raise StoreError(
-            f"the database {path} was written by a newer llm-proxy ({newer[0]} is unknown here); "
-            "upgrade llm-proxy or choose another file"
+            f"the database {database.shown} was written by a newer llm-proxy "
+            f"({newer[0]} is unknown here); upgrade llm-proxy or choose another file"
         )
     return [migration for migration in migrations if migration.name not in applied]

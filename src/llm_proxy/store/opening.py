@@ -1,155 +1,36 @@
-"""A connection to a database file that is ours, or is going to be."""
+"""Which engine a database needs. Drivers are imported here, when one is used."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sqlite3
-import stat
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Final
 
-import peewee
+from llm_proxy.database_url import DatabaseUrl
+from llm_proxy.errors import StoreError
+from llm_proxy.store.engines.connection import Database
+from llm_proxy.store.engines.engine import Engine
 
-from llm_proxy.errors import StoreError, StoreUnavailable
-from llm_proxy.store.failures import translated
+__all__ = ["PATIENCE_S", "Database", "engine_of"]
 
-APPLICATION_ID = 0x4C4C4D50  # "LLMP", at a fixed place in the file's header
-PATIENCE_S = 5.0  # how long a lock of another process is waited for
-_MAGIC = b"SQLite format 3\0"
-_HEADER_BYTES = 100
-_QUICK_CHECK_LIMIT = 64 * 2**20  # bytes; checking takes about a second per 500 MB
+PATIENCE_S: Final = 5.0  # how long locks, answers and connections are waited for
 
 
-class Database(peewee.SqliteDatabase):
-    def sql(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a plain statement."""
-        cursor: sqlite3.Cursor = self.execute_sql(statement, parameters)  # type: ignore[no-untyped-call]
-        return cursor.fetchall()
+def engine_of(target: Path | DatabaseUrl, *, patience_s: float = PATIENCE_S) -> Engine:
+    if isinstance(target, Path):
+        from llm_proxy.store.engines.sqlite import SqliteEngine
 
-
-def open_database(path: Path, *, create: bool, patience_s: float = PATIENCE_S) -> Database:
-    """Connects. Without `create` the file must be an llm-proxy database already.
-
-    A file that is somebody else's is refused after reading its header, and not touched.
-    """
-    is_empty = _is_empty(path)
-    if is_empty or not _is_ours(path):
-        if not is_empty:
-            _refuse_unless_blank(path)
-        if not create:
-            raise StoreError(f"there is no database at {path}; make one with: llm-proxy db migrate")
-        _create_file(path)
-    _check_access(path)
-    database = Database(
-        str(path),
-        # foreign_keys is off by default; FULL survives a power failure in WAL mode too.
-        pragmas=[("foreign_keys", 1), ("synchronous", "FULL")],
-        timeout=patience_s,
-        check_same_thread=False,  # Store serialises its callers
-        thread_safe=False,
-        autoconnect=False,
-    )
-    with translated(path):
-        database.connect()
-    return database
-
-
-def make_private(path: Path) -> None:
-    """0600 for the file and those that SQLite keeps beside it."""
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        file = path.with_name(path.name + suffix)
-        with contextlib.suppress(FileNotFoundError, PermissionError):
-            if stat.S_IMODE(file.stat().st_mode) & 0o077:
-                file.chmod(0o600)
-
-
-def use_wal(database: Database, path: Path, *, patience_s: float) -> None:
-    """Switches to write-ahead logging, trying again because no busy handler covers this."""
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            mode = database.pragma("journal_mode", "WAL")
-        except peewee.OperationalError:
-            mode = None
-        if mode == "wal":
-            return
-        if time.monotonic() > deadline:
-            raise StoreUnavailable(
-                f"the database {path} can't be switched to write-ahead logging; "
-                "it must lie on a local disk and not be locked by another program"
-            )
-        time.sleep(0.01)
-
-
-def check_integrity(database: Database, path: Path) -> None:
-    """Reads the whole file, unless it is so large that a start would take long."""
-    with translated(path):
-        if path.stat().st_size > _QUICK_CHECK_LIMIT:
-            return
-        found = database.sql("PRAGMA quick_check(1)")
-    if found != [("ok",)]:
-        raise StoreError(f"the database {path} is damaged; restore it from a backup")
-
-
-def _is_empty(path: Path) -> bool:
+        return SqliteEngine(target, patience_s=patience_s)
     try:
-        found = path.stat()
-    except FileNotFoundError:
-        return True
-    except OSError as exc:
-        raise StoreError(f"the database {path} can't be opened: {exc.strerror}") from exc
-    if stat.S_ISDIR(found.st_mode):
-        raise StoreError(f"the database {path} is a folder; name a file in it")
-    if not stat.S_ISREG(found.st_mode):
-        raise StoreError(f"the database {path} isn't a regular file; choose another path")
-    return found.st_size == 0
+        if target.engine == "postgresql":
+            from llm_proxy.store.engines.postgres import PostgresEngine
 
+            return PostgresEngine(target, patience_s=patience_s)
+        from llm_proxy.store.engines.mysql import MysqlEngine
 
-def _create_file(path: Path) -> None:
-    """Private from its first moment; SQLite gives the files beside it the same mode."""
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as exc:
+        return MysqlEngine(target, patience_s=patience_s)
+    except ImportError as exc:
+        extra = "postgres" if target.engine == "postgresql" else "mysql"
         raise StoreError(
-            f"the database {path} can't be made: {exc.strerror}; "
-            "choose a path in a folder that exists and is writable"
+            f"the database {target} needs a driver that isn't installed ({exc.name}); "
+            f"install it with: pip install 'llm-proxy[{extra}]'"
         ) from exc
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
-    except OSError as exc:
-        raise StoreError(f"the database {path} can't be read: {exc.strerror}") from exc
-    if not header.startswith(_MAGIC) or len(header) < _HEADER_BYTES:
-        raise StoreError(f"the database {path} isn't a SQLite database; choose another file")
-    return int.from_bytes(header[68:72], "big") == APPLICATION_ID
-
-
-def _refuse_unless_blank(path: Path) -> None:
-    """`immutable` keeps SQLite from making a single file beside a database that isn't ours."""
-    location = f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
-    with translated(path), contextlib.closing(sqlite3.connect(location, uri=True)) as connection:
-        row = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        identity = connection.execute("PRAGMA application_id").fetchone()
-    if row != (0,) or identity != (0,):
-        raise StoreError(not_ours(path))
-
-
-def not_ours(path: Path) -> str:
-    return f"the database {path} belongs to another program and is left alone; choose another file"
-
-
-def _check_access(path: Path) -> None:
-    if not os.access(path, os.R_OK | os.W_OK):
-        raise StoreError(f"the database {path} can't be opened: no permission to read and write it")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise StoreError(
-            f"the database {path} can't be opened: its folder must be writable, "
-            "because SQLite keeps files beside it"
-        )

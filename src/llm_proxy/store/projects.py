@@ -164,14 +164,13 @@ def _merge_keys(
     api_keys: Mapping[str, Secret | None],
 ) -> None:
     for api, key in api_keys.items():
-        if key is None:
-            ApiKeyRow.delete().where(
-                (ApiKeyRow.project_id == project_id) & (ApiKeyRow.api == api)
-            ).execute(database)
-        else:
+        ApiKeyRow.delete().where(
+            (ApiKeyRow.project_id == project_id) & (ApiKeyRow.api == api)
+        ).execute(database)
+        if key is not None:
             ApiKeyRow.insert(
                 project_id=project_id, api=api, encrypted=store.cipher.encrypt(key)
-            ).on_conflict_replace().execute(database)
+            ).execute(database)
 
 
 def _projects(store: Store, database: Database, rows: Iterable[ProjectRow]) -> list[Project]:

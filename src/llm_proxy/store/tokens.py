@@ -14,7 +14,7 @@ from llm_proxy.grants import Scope
 from llm_proxy.limits import LimitOverride
 from llm_proxy.store.changes import Kind, append_change
 from llm_proxy.store.database import Store
-from llm_proxy.store.expiry import has_idled, is_usable
+from llm_proxy.store.expiry import has_idled, idle_end, is_usable
 from llm_proxy.store.models import TokenRow
 from llm_proxy.store.opening import Database
 from llm_proxy.store.own_limits import LimitChanges, limit_columns, read_limits
@@ -41,6 +41,16 @@ class Token:
     idle_timeout_s: int | None = None
     scope: Scope = Scope()
     limits: LimitOverride = LimitOverride()
+
+    @property
+    def idle_expires_at(self) -> datetime | None:
+        """When it has expired if it isn't used again."""
+        return idle_end(
+            created_at=self.created_at,
+            not_before=self.not_before,
+            last_used_at=self.last_used_at,
+            idle_timeout_s=self.idle_timeout_s,
+        )
 
 
 class TokenChanges(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,8 +11,7 @@ import dataclasses
 import socket
 import ssl
 import struct
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -22,16 +21,19 @@ import pytest
 from llm_proxy.client_limits import ClientLimits
 from llm_proxy.errors import StoreError
 from llm_proxy.events.record import ExchangeRecord, RecordFields
-from llm_proxy.grants import TokenGrant, TokenUse
+from llm_proxy.grants import TokenGrant
 from llm_proxy.http1.timers import Timers, Watched
 from llm_proxy.providers import Api, Auth
 from llm_proxy.secrets import Secret, new_token, token_digest
+from llm_proxy.server.gateway.accounts import Accounts
 from llm_proxy.server.gateway.api import Upstream, build_control, build_upstream
 from llm_proxy.server.gateway.client_connection import ClientConnection
 from llm_proxy.server.gateway.gateway import Gateway
 from llm_proxy.server.gateway.metrics import Metrics
 from llm_proxy.server.gateway.routing import Router
 from llm_proxy.server.gateway.tokens import Tokens
+from llm_proxy.server.ledger import Ledger
+from tests.server.gateway.memory_leases import MemoryLeases
 
 LIMIT_S = 5.0
 OPENAI_KEY = "sk-upstream-openai-key"
@@ -229,44 +231,29 @@ class ScriptedUpstream:
 
 
 class MemoryGrants:
-    """A GrantSource that counts like the store, fails when told, and waits while held."""
+    """A GrantSource out of a dict that fails when told, and waits while held."""
 
     def __init__(self) -> None:
         self.grants: dict[bytes, TokenGrant] = {}
-        self.counts: Counter[str] = Counter()
+        self.leases = MemoryLeases()
         self.loads: list[bytes] = []
-        self.uses: list[TokenUse] = []
         self.failure: StoreError | None = None
         self.may_load = asyncio.Event()
         self.may_load.set()
-        self.may_record = asyncio.Event()
-        self.may_record.set()
-        self.is_asked = asyncio.Event()  # set by every load and record
+        self.is_asked = asyncio.Event()  # set by every load
 
     async def load(self, digest: bytes) -> TokenGrant | None:
         self.loads.append(digest)
         await asyncio.sleep(0)
         grant = self.grants.get(digest)
-        if grant is not None:
-            count = grant.request_count + self.counts[grant.token_id]
-            grant = dataclasses.replace(grant, request_count=count)
         self.is_asked.set()
         await self.may_load.wait()
         if self.failure is not None:
             raise self.failure
         return grant
 
-    async def record(self, uses: Sequence[TokenUse]) -> None:
-        self.is_asked.set()
-        await self.may_record.wait()
-        if self.failure is not None:
-            raise self.failure
-        self.uses += uses
-        for use in uses:
-            self.counts[use.token_id] += use.requests
-        await asyncio.sleep(0)
-
-    def add(self, token: bytes, **changes: Any) -> TokenGrant:
+    def add(self, token: bytes, *, used: int = 0, **changes: Any) -> TokenGrant:
+        """`used` of its requests are spent already."""
         values: dict[str, Any] = {
             "token_id": f"token-{len(self.grants) + 1}",
             "project_id": "project-1",
@@ -274,10 +261,11 @@ class MemoryGrants:
             "project_is_active": True,
             "expires_at": None,
             "max_requests": None,
-            "request_count": 0,
             "upstream_keys": {"openai": Secret(OPENAI_KEY), "anthropic": Secret(ANTHROPIC_KEY)},
         }
         grant = self.grants[token_digest(token)] = TokenGrant(**(values | changes))
+        self.leases.caps[grant.token_id] = grant.max_requests
+        self.leases.counts[grant.token_id] = used
         return grant
 
 
@@ -319,12 +307,14 @@ class ManualTimers(Timers):
 class Gate:
     """The gateway under test and everything around it."""
 
-    def __init__(self, *, timers: ManualTimers) -> None:
+    def __init__(self, *, timers: ManualTimers, ledger: Ledger) -> None:
         self.timers = timers
         self.openai = ScriptedUpstream()
         self.anthropic = ScriptedUpstream()
         self.control = ScriptedUpstream()
         self.grants = MemoryGrants()
+        self.leases = self.grants.leases
+        self.ledger = ledger
         self.records = RecordList()
         self.connections: set[ClientConnection] = set()
         self.clients: list[Client] = []
@@ -339,6 +329,12 @@ class Gate:
         token = new_token().reveal().encode()
         self.grants.add(token, **changes)
         return token
+
+    async def counted(self) -> int:
+        """Requests that were counted for any token, when all is settled."""
+        for _ in range(2):
+            await self.tokens.accounts.tick()
+        return self.leases.counts.total()
 
     async def serve(self, gateway: Gateway) -> None:
         self.gateway, self.tokens = gateway, gateway.tokens
@@ -409,8 +405,10 @@ class Gate:
         for upstream in self.upstreams:
             await upstream.pool.close()
         self.grants.may_load.set()
-        self.grants.may_record.set()
+        self.leases.may_go_on.set()
         await self.tokens.close()
+        await self.tokens.accounts.close()
+        self.ledger.close()
 
     async def _close_wires(self) -> None:
         wires: list[Wire] = [*self.clients]
@@ -465,11 +463,12 @@ async def start_gate(
         **openai: Any,
     ) -> Gate:
         timers = ManualTimers(asyncio.get_running_loop())
-        gate = Gate(timers=timers)
+        folder = tmp_path_factory.mktemp("s")
+        gate = Gate(timers=timers, ledger=Ledger.create(folder / "w.ledger", "w"))
         gates.append(gate)
         await gate.openai.listen(tls, is_narrow=is_narrow)
         await gate.anthropic.listen()
-        control_socket = tmp_path_factory.mktemp("s") / "control"
+        control_socket = folder / "control"
         await gate.control.listen_unix(control_socket)
         apis = _apis(gate, tls_host, openai)
         upstreams = {
@@ -485,7 +484,7 @@ async def start_gate(
                 control=control,
                 management_is_public=management_is_public,
             ),
-            tokens=Tokens(gate.grants),
+            tokens=Tokens(gate.grants, Accounts(gate.leases, gate.ledger)),
             timers=timers,
             recorder=gate.records if records else None,
             metrics=Metrics(tuple(upstreams)),

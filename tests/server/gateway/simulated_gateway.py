@@ -14,9 +14,10 @@ import msgspec
 
 from llm_proxy.client_limits import ClientLimits
 from llm_proxy.events.record import ExchangeRecord, RecordFields
-from llm_proxy.grants import TokenGrant, TokenUse
+from llm_proxy.grants import TokenGrant
 from llm_proxy.providers import Api, CircuitBreaker, Connection, Retry, Timeouts
 from llm_proxy.secrets import Secret, new_token, token_digest
+from llm_proxy.server.gateway.accounts import Accounts
 from llm_proxy.server.gateway.api import Upstream, build_control, build_upstream
 from llm_proxy.server.gateway.client_connection import ClientConnection
 from llm_proxy.server.gateway.gateway import Gateway
@@ -25,6 +26,7 @@ from llm_proxy.server.gateway.routing import Router
 from llm_proxy.server.gateway.tokens import Tokens
 from tests.http1.scripted_answers import Answer
 from tests.http1.simulation import Link, SimulatedLoop, SimulatedTimers
+from tests.server.gateway.memory_leases import MemoryLeases, MemoryLedger
 
 UPSTREAM_KEY: Final = "sk-upstream-key-0123456789"
 LARGEST_BODY: Final = 300_000
@@ -36,11 +38,12 @@ class OneGrant:
     """A GrantSource that knows `TOKEN`."""
 
     def __init__(self) -> None:
-        self.requests = 0
+        self.leases = MemoryLeases()
 
     async def load(self, digest: bytes) -> TokenGrant | None:
         if digest != token_digest(TOKEN):
             return None
+        self.leases.caps["token-1"] = None
         return TokenGrant(
             token_id="token-1",
             project_id="project-1",
@@ -48,12 +51,8 @@ class OneGrant:
             project_is_active=True,
             expires_at=None,
             max_requests=None,
-            request_count=self.requests,
             upstream_keys={"openai": Secret(UPSTREAM_KEY)},
         )
-
-    async def record(self, uses: Sequence[TokenUse]) -> None:
-        self.requests += sum(use.requests for use in uses)
 
 
 class Records:
@@ -153,11 +152,12 @@ class SimulatedGateway:
         self.gateway = self._gateway(*self.upstreams)
 
     def _gateway(self, openai: Upstream, control: Upstream) -> Gateway:
+        grants = OneGrant()
         return Gateway(
             router=Router(
                 {"openai": openai}, default="openai", control=control, management_is_public=True
             ),
-            tokens=Tokens(OneGrant()),
+            tokens=Tokens(grants, Accounts(grants.leases, MemoryLedger())),
             timers=self.timers,
             recorder=self.records,
             metrics=Metrics(),

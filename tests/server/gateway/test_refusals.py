@@ -68,8 +68,7 @@ async def test_order_is_that_of_the_contract(start_gate: StartGate) -> None:
         assert (record.status_code, record.error_code) == (status, code)
         assert REFUSALS[code] == (status, response.error["type"])
     assert not gate.openai.has_news()
-    await gate.tokens.record_usage()
-    assert not gate.grants.uses  # what is refused is never counted
+    assert await gate.counted() == 0  # what is refused is never counted
 
 
 async def test_refusal_says_what_and_what_to_do(gate: Gate) -> None:
@@ -91,7 +90,7 @@ async def test_refusal_says_what_and_what_to_do(gate: Gate) -> None:
     token = gate.new_token(upstream_keys={"anthropic": Secret("sk-ant")})
     response = await gate.ask(gate.request(body=b"{}", token=token))
     assert "no key for the api 'openai'" in response.error["message"]
-    token = gate.new_token(max_requests=3, request_count=3)
+    token = gate.new_token(max_requests=3, used=3)
     response = await gate.ask(gate.request(body=b"{}", token=token))
     assert response.error["details"] == {"max_requests": 3}
 

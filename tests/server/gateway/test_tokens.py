@@ -5,24 +5,21 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from llm_proxy.errors import Refusal, StoreError
 from llm_proxy.grants import TokenGrant
 from llm_proxy.secrets import Secret, new_token, token_digest
+from llm_proxy.server.gateway.accounts import Accounts
+from llm_proxy.server.gateway.guesses import PER_ADDRESS
 from llm_proxy.server.gateway.tokens import (
     MAX_LOADING,
-    MISSES_PER_ADDRESS,
     KnownToken,
     Tokens,
-    TokenUsage,
-    check_grant,
-    check_quota,
 )
+from tests.server.gateway.memory_leases import MemoryLedger
 
 if TYPE_CHECKING:
-    from tests.server.gateway.conftest import Gate, MemoryGrants
+    from tests.server.gateway.conftest import Gate, MemoryGrants, Peer
 
 pytestmark = pytest.mark.anyio
 
@@ -47,22 +44,31 @@ async def load(
         return await outcome
 
 
+def new_tokens(source: MemoryGrants) -> Tokens:
+    return Tokens(source, Accounts(source.leases, MemoryLedger()))
+
+
 async def admit(tokens: Tokens, digest: bytes = DIGEST, now: float = 1.0) -> bool:
     """What an exchange does; whether it was let through."""
     while (token := tokens.find(digest)) is None:
         outcome = await load(tokens, digest)
         assert isinstance(outcome, KnownToken)
-    try:
-        check_quota(token)
-    except Refusal as refusal:
-        assert refusal.code == "token_quota_exhausted"
-        return False
-    tokens.charge(token, now)
+    while token.account.permits <= 0:
+        answer: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
+        try:
+            tokens.accounts.want(token.account, answer.set_result)
+        except Refusal as refusal:
+            assert refusal.code == "token_quota_exhausted"
+            return False
+        if (refused := await answer) is not None:
+            assert refused.code == "token_quota_exhausted"
+            return False
+    tokens.accounts.spend(token.account, now)
     return True
 
 
 async def test_token_is_loaded_once_and_then_known(source: MemoryGrants) -> None:
-    tokens = Tokens(source)
+    tokens = new_tokens(source)
     assert tokens.find(DIGEST) is None
     outcomes = await asyncio.gather(*(load(tokens) for _ in range(10)))
     assert source.loads == [DIGEST]  # concurrent requests share the look-up
@@ -73,7 +79,7 @@ async def test_token_is_loaded_once_and_then_known(source: MemoryGrants) -> None
 
 
 async def test_unknown_token_is_remembered_as_such(source: MemoryGrants) -> None:
-    tokens = Tokens(source)
+    tokens = new_tokens(source)
     digest = token_digest(b"no token")
     for _ in range(3):
         outcome = await load(tokens, digest)
@@ -86,7 +92,7 @@ async def test_unknown_token_is_remembered_as_such(source: MemoryGrants) -> None
 
 
 async def test_client_that_left_is_not_called(source: MemoryGrants) -> None:
-    tokens = Tokens(source)
+    tokens = new_tokens(source)
     calls: list[object] = []
     tokens.load(DIGEST, ADDRESS, calls.append)
     tokens.load(DIGEST, ADDRESS, lambda outcome: calls.append("stays"))
@@ -98,9 +104,9 @@ async def test_client_that_left_is_not_called(source: MemoryGrants) -> None:
 
 
 async def test_guesses_of_one_address_have_a_budget(source: MemoryGrants) -> None:
-    tokens = Tokens(source)
+    tokens = new_tokens(source)
     codes = []
-    for number in range(2 * MISSES_PER_ADDRESS):
+    for number in range(2 * PER_ADDRESS):
         outcome = await load(tokens, token_digest(b"guess %d" % number))
         assert isinstance(outcome, Refusal)
         codes.append(outcome.code)
@@ -108,17 +114,17 @@ async def test_guesses_of_one_address_have_a_budget(source: MemoryGrants) -> Non
             assert outcome.headers == {"Retry-After": "1"}
             break
     # A new second may begin meanwhile, and with it a new budget.
-    assert codes[:MISSES_PER_ADDRESS] == ["invalid_token"] * MISSES_PER_ADDRESS
+    assert codes[:PER_ADDRESS] == ["invalid_token"] * PER_ADDRESS
     assert codes[-1] == "rate_limited"
     assert isinstance(await load(tokens, address="192.0.2.2"), KnownToken)
 
 
 async def test_look_ups_of_all_clients_have_a_limit(source: MemoryGrants) -> None:
-    tokens = Tokens(source)
+    tokens = new_tokens(source)
     source.may_load.clear()
     outcomes: list[KnownToken | Refusal] = []
     for number in range(MAX_LOADING):
-        tokens.load(token_digest(b"%d" % number), f"192.0.2.{number}", outcomes.append)
+        tokens.load(token_digest(b"%d" % number), f"198.51.100.{number}", outcomes.append)
     refused = await load(tokens)
     assert isinstance(refused, Refusal)
     assert refused.code == "rate_limited"
@@ -129,7 +135,7 @@ async def test_look_ups_of_all_clients_have_a_limit(source: MemoryGrants) -> Non
 
 
 async def test_change_during_a_look_up_makes_it_look_again(source: MemoryGrants) -> None:
-    tokens = Tokens(source)
+    tokens = new_tokens(source)
     source.may_load.clear()
     loading = asyncio.create_task(load(tokens))
     await source.is_asked.wait()  # the grant has been read, but is not here yet
@@ -155,7 +161,7 @@ async def test_change_during_a_look_up_makes_it_look_again(source: MemoryGrants)
 async def test_change_forgets_what_it_is_about(
     source: MemoryGrants, kind: str, identity: str, is_forgotten: bool
 ) -> None:
-    tokens = Tokens(source)
+    tokens = new_tokens(source)
     await load(tokens)
     tokens.invalidate(kind, identity)
     assert (tokens.find(DIGEST) is None) is is_forgotten
@@ -164,7 +170,7 @@ async def test_change_forgets_what_it_is_about(
 async def test_failure_of_the_store_is_told_and_not_remembered(
     source: MemoryGrants, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tokens = Tokens(source)
+    tokens = new_tokens(source)
     source.failure = StoreError("locked")
     outcome = await load(tokens)
     assert isinstance(outcome, Refusal)
@@ -174,146 +180,32 @@ async def test_failure_of_the_store_is_told_and_not_remembered(
     assert isinstance(await load(tokens), KnownToken)
 
 
-async def test_use_is_recorded_once(source: MemoryGrants) -> None:
-    tokens = Tokens(source)
-    for now in (1.0, 2.0, 3.0):
-        await admit(tokens, now=now)
-    await tokens.record_usage()
-    await tokens.record_usage()
-    assert [(use.token_id, use.requests, use.last_used_at) for use in source.uses] == [
-        ("token-1", 3, 3.0)
-    ]
-    await admit(tokens, now=4.0)
-    await tokens.record_usage()
-    assert [use.requests for use in source.uses] == [3, 1]
-
-
-async def test_use_that_could_not_be_recorded_is_kept(source: MemoryGrants) -> None:
-    tokens = Tokens(source)
-    await admit(tokens)
-    source.failure = StoreError("locked")
-    with pytest.raises(StoreError):
-        await tokens.record_usage()
-    await admit(tokens)
-    source.failure = None
-    await tokens.record_usage()
-    assert [use.requests for use in source.uses] == [2]
-
-
-async def test_use_while_it_is_recorded_is_recorded_next(source: MemoryGrants) -> None:
-    tokens = Tokens(source)
-    await admit(tokens)
-    source.may_record.clear()
-    source.is_asked.clear()
-    recording = asyncio.create_task(tokens.record_usage())
-    await source.is_asked.wait()
-    await admit(tokens)
-    source.may_record.set()
-    await recording
-    await tokens.record_usage()
-    assert [use.requests for use in source.uses] == [1, 1]
-
-
-async def test_end_waits_for_look_ups_so_that_no_use_is_recorded_twice(
-    source: MemoryGrants,
-) -> None:
-    tokens = Tokens(source)
-    await admit(tokens)
-    source.add(b"other")
-    source.may_record.clear()
-    source.is_asked.clear()
-    loading = asyncio.create_task(load(tokens, token_digest(b"other")))  # records first
-    await source.is_asked.wait()
-    closing = asyncio.create_task(tokens.close())
-    await asyncio.sleep(0)
-    source.may_record.set()
-    await closing
-    await tokens.record_usage()
-    assert [use.requests for use in source.uses] == [1]
-    assert isinstance(await loading, KnownToken)
-
-
 async def test_cap_holds_for_the_old_and_the_new_secret_together(source: MemoryGrants) -> None:
     """After a rotation with grace both digests are of one token."""
     grant = source.add(TOKEN, max_requests=4)
     new = token_digest(b"rotated")
     source.grants[new] = grant
-    tokens = Tokens(source)
+    tokens = new_tokens(source)
     admitted = [await admit(tokens, digest) for digest in (DIGEST, new, DIGEST, new, DIGEST, new)]
     assert admitted == [True] * 4 + [False] * 2
-    await tokens.record_usage()
-    assert source.counts[grant.token_id] == 4
-
-
-STEPS = st.lists(
-    st.sampled_from(["old", "new", "record", "token", "project", "wait", "settle", "fail", "mend"]),
-    max_size=60,
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(steps=STEPS, cap=st.integers(0, 12), before=st.integers(0, 3))
-async def test_cap_admits_exactly_its_number_in_any_order_of_events(
-    steps: list[str], cap: int, before: int, new_grants: type[MemoryGrants]
-) -> None:
-    source = new_grants()
-    grant = source.add(TOKEN, max_requests=cap + before, request_count=before)
-    rotated = token_digest(b"rotated")
-    source.grants[rotated] = grant
-    tokens = Tokens(source)
-    asked: list[asyncio.Task[bool]] = []
-    recording: list[asyncio.Task[None]] = []
-    for step in steps:
-        if step in ("old", "new"):
-            asked.append(asyncio.create_task(_admit_or_retry(tokens, step == "new", rotated)))
-        elif step == "record":
-            recording.append(asyncio.create_task(_record(tokens)))
-        elif step == "wait":
-            await asyncio.sleep(0)
-        elif step == "settle":
-            source.failure = None
-            await asyncio.gather(*asked, *recording)
-        elif step in ("fail", "mend"):
-            source.failure = StoreError("locked") if step == "fail" else None
-        else:
-            tokens.invalidate(step, grant.token_id if step == "token" else grant.project_id)
-    source.failure = None
-    admitted = sum(await asyncio.gather(*asked))
-    await asyncio.gather(*recording)
-    assert admitted == min(cap, len(asked))
-    for digest in (rotated, DIGEST, rotated):
-        while await admit(tokens, digest):
-            admitted += 1
-    assert admitted == cap
-    await tokens.record_usage()
-    assert source.counts[grant.token_id] == cap
-
-
-async def _admit_or_retry(tokens: Tokens, is_new: bool, rotated: bytes) -> bool:
-    while True:
-        try:
-            return await admit(tokens, rotated if is_new else DIGEST)
-        except AssertionError:  # the store had failed
-            await asyncio.sleep(0)
-
-
-async def _record(tokens: Tokens) -> None:
-    try:
-        await tokens.record_usage()
-    except StoreError as exc:
-        assert str(exc) == "locked"
+    await tokens.accounts.close()
+    assert source.leases.counts[grant.token_id] == 4
 
 
 async def test_cap_admits_exactly_its_number_of_50_at_once(gate: Gate) -> None:
-    token = gate.new_token(max_requests=7, request_count=2)
+    token = gate.new_token(max_requests=7, used=2)
 
-    async def serve() -> None:
+    async def serve(peer: Peer) -> None:
         while True:
-            peer = await gate.openai.accept()
             await peer.request()
             await peer.answer()
 
-    serving = asyncio.create_task(serve())
+    async def accept() -> None:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                group.create_task(serve(await gate.openai.accept()))
+
+    serving = asyncio.create_task(accept())
     clients = [await gate.connect() for _ in range(50)]
     for client in clients:
         client.writer.write(gate.request(b"Connection: close", body=b"{}", token=token))
@@ -321,8 +213,7 @@ async def test_cap_admits_exactly_its_number_of_50_at_once(gate: Gate) -> None:
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
     assert sorted(response.status for response in responses) == [200] * 5 + [429] * 45
-    await gate.tokens.record_usage()
-    assert [use.requests for use in gate.grants.uses] == [5]
+    assert await gate.counted() == 7
 
 
 def grant(**changes: object) -> TokenGrant:
@@ -333,7 +224,6 @@ def grant(**changes: object) -> TokenGrant:
         project_is_active=True,
         expires_at=None,
         max_requests=None,
-        request_count=0,
         upstream_keys={"openai": Secret("sk-1")},
     )
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
@@ -348,20 +238,69 @@ def grant(**changes: object) -> TokenGrant:
     ],
 )
 async def test_faults_of_a_grant_are_refused_in_order(
-    changes: dict[str, object], code: str
+    changes: dict[str, object], code: str, source: MemoryGrants
 ) -> None:
+    tokens = new_tokens(source)
+    token = KnownToken(grant(**changes), tokens.accounts.of("t"), 0.0)
     with pytest.raises(Refusal) as caught:
-        check_grant(KnownToken(grant(**changes), TokenUsage()), 10.0)
+        tokens.check(token, 10.0)
     assert caught.value.code == code
 
 
-async def test_good_grant_passes() -> None:
-    check_grant(KnownToken(grant(expires_at=10.1), TokenUsage()), 10.0)
+async def test_good_grant_passes(source: MemoryGrants) -> None:
+    tokens = new_tokens(source)
+    assert tokens.check(KnownToken(grant(expires_at=10.1), tokens.accounts.of("t"), 0.0), 10.0)
+
+
+async def test_idle_token_is_looked_up_anew_before_it_is_refused(source: MemoryGrants) -> None:
+    """Another worker may have used it since."""
+    tokens = new_tokens(source)
+    account = tokens.accounts.of("t")
+    idle = grant(idle_timeout=5.0, last_used_at=1.0)
+    now = asyncio.get_running_loop().time()
+    assert not tokens.check(KnownToken(idle, account, now - 2.0), 10.0)
+    with pytest.raises(Refusal, match="not used"):
+        tokens.check(KnownToken(idle, account, now), 10.0)
+
+
+async def test_lost_store_leaves_what_is_known_for_the_grace(source: MemoryGrants) -> None:
+    tokens = new_tokens(source)
+    await load(tokens)
+    source.add(b"another")
+    tokens.store_is_lost(3600.0)
+    assert tokens.find(DIGEST) is not None
+    refused = await load(tokens, token_digest(b"another"))
+    assert isinstance(refused, Refusal)
+    assert refused.code == "store_unavailable"
+    tokens.store_is_back()
+    assert isinstance(await load(tokens, token_digest(b"another")), KnownToken)
+    assert tokens.find(DIGEST) is not None
+
+
+async def test_what_is_known_is_refused_after_the_grace(source: MemoryGrants) -> None:
+    tokens = new_tokens(source)
+    await load(tokens)
+    tokens.store_is_lost(0.0)
+    async with asyncio.timeout(5):
+        while tokens.find(DIGEST) is not None:
+            await asyncio.sleep(0)
+    refused = await load(tokens)
+    assert isinstance(refused, Refusal)
+    assert refused.code == "store_unavailable"
+
+
+async def test_legacy_token_is_looked_up_only_where_there_are_some(source: MemoryGrants) -> None:
+    legacy = b"sk-AZqYtX2fSUuYk2sX0v3a9Q"
+    with pytest.raises(Refusal):
+        new_tokens(source).check_form(legacy)
+    Tokens(source, Accounts(source.leases, MemoryLedger()), knows_legacy_tokens=True).check_form(
+        legacy
+    )
 
 
 async def test_credential_line_is_that_of_the_api(gate: Gate) -> None:
     openai, anthropic, _ = gate.upstreams
-    token = KnownToken(grant(), TokenUsage())
+    token = KnownToken(grant(), gate.tokens.accounts.of("t"), 0.0)
     credential = token.add_credential(openai)
     assert credential.line == b"\nAuthorization: Bearer sk-1\r"
     assert token.credentials["openai"] is credential

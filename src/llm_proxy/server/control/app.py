@@ -12,6 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from llm_proxy.server.control.audit import Audit
+from llm_proxy.server.control.auditing import Auditing
 from llm_proxy.server.control.context import ControlContext, HealthReport
 from llm_proxy.server.control.health import Health
 from llm_proxy.server.control.metrics import Metrics
@@ -26,7 +28,7 @@ __all__ = ["ControlContext", "HealthReport", "create_app"]
 
 def create_app(context: ControlContext) -> Starlette:
     projects, tokens, health = Projects(context), Tokens(context), Health(context)
-    metrics = Metrics(context)
+    metrics, audit = Metrics(context), Audit(context)
     routes = [
         _resource("/manage/projects", GET=projects.list, POST=projects.create),
         _resource(
@@ -46,6 +48,9 @@ def create_app(context: ControlContext) -> Starlette:
             DELETE=tokens.revoke,
         ),
         _resource("/manage/tokens/{id}/rotate", POST=tokens.rotate),
+        _resource("/manage/audit", GET=audit.list),
+        _resource("/manage/audit/verify", GET=audit.verify),
+        _resource("/manage/audit/{id}", GET=audit.get),
         _resource("/health", GET=health.health),
         _resource("/ready", GET=health.ready),
         _resource("/live", GET=health.live),
@@ -58,6 +63,7 @@ def create_app(context: ControlContext) -> Starlette:
         routes=routes,
         middleware=[
             Middleware(RequestEnvelope),
+            Middleware(Auditing, trail=context.audit),
             Middleware(ManagementAuthentication, token=context.management_token),
         ],
         exception_handlers={HTTPException: _pass_on},

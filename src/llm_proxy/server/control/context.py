@@ -11,6 +11,8 @@ from typing import Concatenate, ParamSpec, TypeVar
 from llm_proxy.measurements import Snapshot, Totals
 from llm_proxy.secrets import Secret
 from llm_proxy.server.channel import Change
+from llm_proxy.server.control.audit_trail import AuditTrail, NoAudit, current_draft
+from llm_proxy.store.changes import last_change_id
 from llm_proxy.store.database import Store
 
 P = ParamSpec("P")
@@ -47,6 +49,7 @@ class ControlContext:
     measure: Callable[[], Awaitable[Totals]] = _no_totals  # what the workers counted
     measure_server: Callable[[], Awaitable[Snapshot]] = _no_snapshot  # the rest
     metrics_path: str | None = None  # None: there are no metrics
+    audit: AuditTrail = NoAudit()
     now: Callable[[], datetime] = _utc_now
 
     async def commit(
@@ -56,10 +59,28 @@ class ControlContext:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> R:
-        """Runs a store function that writes, then tells the workers what `changed`."""
+        """Runs a store function that writes, then tells the workers what `changed`.
+
+        The audit record of the request that it is for is part of the same transaction.
+        """
+        draft = current_draft.get()
+        await self.audit.require()
+
+        def write_recorded(store: Store) -> tuple[R, bool]:
+            """And whether that changed anything: asking for what is so already doesn't."""
+            with store.writing():
+                before = last_change_id(store)
+                result = function(store, *args, **kwargs)
+                has_changed = last_change_id(store) != before
+                if draft is not None and has_changed:
+                    draft.concerns(changed.kind, changed.id)
+                    self.audit.write(store, draft.entry("success"))
+            return result, has_changed
 
         async def write_and_tell() -> R:
-            result = await self.store.run(function, *args, **kwargs)
+            result, has_changed = await self.store.run(write_recorded)
+            if draft is not None and has_changed:
+                draft.is_written = True
             await self.publish([changed])
             return result
 

@@ -56,7 +56,7 @@ class ManagementAuthentication:
         self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and _is_management(scope["path"]):
+        if scope["type"] == "http" and is_management(scope["path"]):
             self._check(Headers(scope=scope))
         await self._app(scope, receive, send)
 
@@ -72,7 +72,7 @@ class ManagementAuthentication:
         raise Refusal("invalid_management_token", problem, headers=challenge)
 
 
-def _is_management(path: str) -> bool:
+def is_management(path: str) -> bool:
     return path == "/manage" or path.startswith("/manage/")
 
 

@@ -16,6 +16,7 @@ from llm_proxy.server.channel import Change
 from llm_proxy.server.control import rules
 from llm_proxy.server.control.answers import invalid, json_answer, missing, nothing
 from llm_proxy.server.control.context import ControlContext
+from llm_proxy.server.control.own_limits import limit_changes, new_limits, shown_limits
 from llm_proxy.server.control.requests import Query, read_json
 from llm_proxy.store.database import Store
 from llm_proxy.store.projects import (
@@ -37,6 +38,9 @@ class _NewProject(msgspec.Struct, forbid_unknown_fields=True):
     api_keys: dict[str, str | None] | UnsetType = UNSET
     description: str | None = None
     metadata: dict[str, Any] | None = None
+    rate_limit: str | None = None
+    rate_burst: int | None = None
+    max_concurrent: int | None = None
 
 
 class _ProjectPatch(msgspec.Struct, forbid_unknown_fields=True):
@@ -48,10 +52,14 @@ class _ProjectPatch(msgspec.Struct, forbid_unknown_fields=True):
     metadata: dict[str, Any] | None | UnsetType = UNSET
     is_active: bool | UnsetType = UNSET
     revoke_tokens: bool = False
+    cancel_running: bool = False
+    rate_limit: str | None | UnsetType = UNSET
+    rate_burst: int | None | UnsetType = UNSET
+    max_concurrent: int | None | UnsetType = UNSET
 
 
-class _Nothing(msgspec.Struct, forbid_unknown_fields=True):
-    pass
+class _Revocation(msgspec.Struct, forbid_unknown_fields=True):
+    cancel_running: bool = False
 
 
 class Projects:
@@ -81,6 +89,7 @@ class Projects:
             created_at=now,
             updated_at=now,
             api_keys=keys,
+            limits=new_limits(body),
         )
         await self._context.commit(_changed(project.id), create_project, project)
         location = {"Location": f"/manage/projects/{project.id}"}
@@ -93,31 +102,40 @@ class Projects:
     async def update(self, request: Request) -> Response:
         project_id = request.path_params["id"]
         changes = self._changes(await read_json(request, _ProjectPatch))
+        changed = _changed(project_id, cuts=changes.cuts_running)
         project = await self._context.commit(
-            _changed(project_id), update_project, project_id, changes, at=self._context.now()
+            changed, update_project, project_id, changes, at=self._context.now()
         )
         return json_answer(self._shown(_found(project)))
 
     async def delete(self, request: Request) -> Response:
         project_id = request.path_params["id"]
-        force = Query(request, known=("force",)).flag("force")
+        query = Query(request, known=("force", "cancel_running"))
+        cuts = query.flag("cancel_running")
         was_there = await self._context.commit(
-            _changed(project_id), delete_project, project_id, at=self._context.now(), force=force
+            _changed(project_id, cuts=cuts),
+            delete_project,
+            project_id,
+            at=self._context.now(),
+            force=query.flag("force"),
+            cuts_running=cuts,
         )
         if not was_there:
             raise missing("project")
         return nothing()
 
     async def revoke_tokens(self, request: Request) -> Response:
-        await read_json(request, _Nothing, may_be_empty=True)
+        body = await read_json(request, _Revocation, may_be_empty=True)
+        cuts = body.cancel_running
         project_id = request.path_params["id"]
 
         def revoke(store: Store) -> RevokedTokens:
             with store.writing():
                 _found(get_project(store, project_id))
-                return revoke_project_tokens(store, project_id, at=self._context.now())
+                now = self._context.now()
+                return revoke_project_tokens(store, project_id, at=now, cuts_running=cuts)
 
-        result = await self._context.commit(_changed(project_id), revoke)
+        result = await self._context.commit(_changed(project_id, cuts=cuts), revoke)
         return json_answer(
             {
                 "revoked_count": result.revoked,
@@ -127,15 +145,18 @@ class Projects:
         )
 
     def _changes(self, body: _ProjectPatch) -> ProjectChanges:
-        if body.revoke_tokens and body.is_active is not False:
-            raise invalid("revoke_tokens", "requires is_active to be false in the same request")
+        for field in ("revoke_tokens", "cancel_running"):
+            if getattr(body, field) and body.is_active is not False:
+                raise invalid(field, "requires is_active to be false in the same request")
         return ProjectChanges(
             name=None if body.name is UNSET else rules.project_name(body.name),
             description=None if body.description is UNSET else rules.description(body.description),
             metadata=None if body.metadata is UNSET else rules.metadata(body.metadata),
             is_active=None if body.is_active is UNSET else body.is_active,
             api_keys=self._keys(body) or None,
+            limits=limit_changes(body),
             revokes_tokens=body.revoke_tokens,
+            cuts_running=body.cancel_running,
         )
 
     def _keys(self, body: _NewProject | _ProjectPatch) -> dict[str, Secret | None]:
@@ -170,6 +191,7 @@ class Projects:
             "deactivated_at": project.deactivated_at,
             "created_at": project.created_at,
             "updated_at": project.updated_at,
+            **shown_limits(project.limits),
         }
 
     def _foremost(self, masked: Mapping[str, str]) -> str | None:
@@ -185,5 +207,5 @@ def _found(project: Project | None) -> Project:
     return project
 
 
-def _changed(project_id: str) -> Change:
-    return Change(kind="project", id=project_id)
+def _changed(project_id: str, *, cuts: bool = False) -> Change:
+    return Change(kind="project_cut" if cuts else "project", id=project_id)

@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from llm_proxy.errors import Refusal
 from llm_proxy.server.control.answers import invalid, shortened
+from llm_proxy.server.control.audit_trail import note_fields
 from llm_proxy.store.page import Page
 
 T = TypeVar("T")
@@ -38,9 +39,11 @@ async def read_json(request: Request, kind: type[T], *, may_be_empty: bool = Fal
     if not isinstance(document, dict):
         raise Refusal("invalid_request", 'the body must be a JSON object, like {"name": "…"}')
     try:
-        return msgspec.convert(document, kind)
+        wanted = msgspec.convert(document, kind)
     except msgspec.ValidationError as exc:
         raise _explained(str(exc), document) from exc
+    note_fields(document)
+    return wanted
 
 
 async def _read_body(request: Request) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from llm_proxy.limits import MAX_BURST, MAX_CONCURRENT, format_rate, parse_rate
 from llm_proxy.secrets import Secret
 from llm_proxy.server.control.answers import invalid, shortened
 
@@ -17,6 +18,9 @@ _LARGEST_METADATA = 16 * 1024  # bytes of JSON
 _LONGEST_KEY = 4096  # characters: it has to fit into a request's head
 _MOST_REQUESTS = 2**53 - 1  # exact in every JSON parser
 LONGEST_DURATION = 525_600  # minutes: a year
+_LEAST_IDLE = 60  # seconds
+_LONGEST_IDLE = 10 * 365 * 86_400  # seconds
+_LAST_YEAR = 9000  # idle times are added to it
 _LONGEST_GRACE = LONGEST_DURATION * 60  # seconds
 
 
@@ -79,14 +83,64 @@ def max_requests(count: int | None) -> int | None:
 
 
 def expires_at(at: datetime | None) -> datetime | None:
-    if at is None:
-        return None
+    return None if at is None else _utc("expires_at", at)
+
+
+def _utc(field: str, at: datetime) -> datetime:
     if at.tzinfo is None:
-        raise invalid("expires_at", "must name a time zone, like 2030-01-31T12:00:00Z")
+        raise invalid(field, "must name a time zone, like 2030-01-31T12:00:00Z")
     try:
         return at.astimezone(UTC)
     except OverflowError as exc:
-        raise invalid("expires_at", "must lie between the years 1 and 9999") from exc
+        raise invalid(field, "must lie between the years 1 and 9999") from exc
+
+
+def future_expires_at(at: datetime | None, now: datetime) -> datetime | None:
+    """Of a token that is yet to be made."""
+    at = expires_at(at)
+    if at is not None and at <= now:
+        raise invalid("expires_at", f"must lie in the future, not at {_shown(at)}")
+    return at
+
+
+def not_before(at: datetime | None) -> datetime | None:
+    if at is None:
+        return None
+    at = _utc("not_before", at)
+    if at.year >= _LAST_YEAR:
+        raise invalid("not_before", f"must lie before the year {_LAST_YEAR}")
+    return at
+
+
+def check_order(begin: datetime | None, end: datetime | None) -> None:
+    if begin is not None and end is not None and begin >= end:
+        raise invalid("not_before", f"must lie before expires_at ({_shown(end)})")
+
+
+def idle_timeout_seconds(seconds: int | None) -> int | None:
+    """null is: none. Use is counted to the second or so, hence the least."""
+    if seconds is None:
+        return None
+    return _within("idle_timeout_seconds", seconds, _LEAST_IDLE, _LONGEST_IDLE)
+
+
+def rate_limit(text: str | None) -> str | None:
+    """In the usual spelling; null is the configuration's."""
+    if text is None:
+        return None
+    try:
+        return format_rate(parse_rate(text))
+    except ValueError as exc:
+        raise invalid("rate_limit", f"must be {exc}, not {shortened(text)!r}") from exc
+
+
+def rate_burst(count: int | None) -> int | None:
+    return None if count is None else _within("rate_burst", count, 1, MAX_BURST)
+
+
+def max_concurrent(count: int | None) -> int | None:
+    """0 is: unlimited, null: the configuration's."""
+    return None if count is None else _within("max_concurrent", count, 0, MAX_CONCURRENT)
 
 
 def digest(text: str) -> bytes:
@@ -105,6 +159,10 @@ def _text(field: str, text: str, longest: int) -> str:
     if any(ord(char) < 32 or 127 <= ord(char) < 160 for char in text):
         raise invalid(field, "must not contain control characters")
     return text
+
+
+def _shown(at: datetime) -> str:
+    return f"{at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _within(field: str, value: int, lowest: int, highest: int) -> int:

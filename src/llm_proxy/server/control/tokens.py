@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,15 +13,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from llm_proxy.errors import Refusal
+from llm_proxy.grants import Scope
 from llm_proxy.secrets import Secret, mask, new_token, token_digest
 from llm_proxy.server.channel import Change
 from llm_proxy.server.control import rules
-from llm_proxy.server.control.answers import json_answer, missing, nothing
+from llm_proxy.server.control.answers import invalid, json_answer, missing, nothing
 from llm_proxy.server.control.context import ControlContext
+from llm_proxy.server.control.own_limits import limit_changes, new_limits, shown_limits
 from llm_proxy.server.control.requests import Query, read_json
+from llm_proxy.server.control.scopes import ScopeBody, scope_changes
 from llm_proxy.store.database import Store
 from llm_proxy.store.page import Page
 from llm_proxy.store.projects import get_project
+from llm_proxy.store.scopes import ScopeChanges
 from llm_proxy.store.tokens import (
     Token,
     TokenChanges,
@@ -36,16 +41,30 @@ from llm_proxy.store.tokens import (
 
 class _NewToken(msgspec.Struct, forbid_unknown_fields=True):
     project_id: str
-    duration_minutes: int
+    duration_minutes: int | UnsetType = UNSET
+    expires_at: datetime | None | UnsetType = UNSET
+    not_before: datetime | None = None
+    idle_timeout_seconds: int | None = None
     max_requests: int | None = None
     name: str | None = None
+    scope: ScopeBody | None = None
+    rate_limit: str | None = None
+    rate_burst: int | None = None
+    max_concurrent: int | None = None
 
 
 class _TokenPatch(msgspec.Struct, forbid_unknown_fields=True):
     name: str | None | UnsetType = UNSET
     is_active: bool | UnsetType = UNSET
+    cancel_running: bool = False
     max_requests: int | None | UnsetType = UNSET
     expires_at: datetime | None | UnsetType = UNSET
+    not_before: datetime | None | UnsetType = UNSET
+    idle_timeout_seconds: int | None | UnsetType = UNSET
+    scope: ScopeBody | None | UnsetType = UNSET
+    rate_limit: str | None | UnsetType = UNSET
+    rate_burst: int | None | UnsetType = UNSET
+    max_concurrent: int | None | UnsetType = UNSET
 
 
 class _Rotation(msgspec.Struct, forbid_unknown_fields=True):
@@ -78,14 +97,15 @@ class Tokens:
     async def create(self, request: Request) -> Response:
         body = await read_json(request, _NewToken)
         now = self._context.now()
-        lifetime = timedelta(minutes=rules.duration_minutes(body.duration_minutes))
+        not_before = rules.not_before(body.not_before)
+        scope = scope_changes(body.scope, self._context.apis()) or ScopeChanges()
         secret = new_token()
         token = Token(
             id=str(uuid.uuid4()),
             name=rules.token_name(body.name),
             masked=mask(secret.reveal()),
             project_id=body.project_id,
-            expires_at=now + lifetime,
+            expires_at=_end(body, now, not_before),
             is_active=True,
             deactivated_at=None,
             max_requests=rules.max_requests(body.max_requests),
@@ -93,6 +113,10 @@ class Tokens:
             cache_hit_count=0,
             created_at=now,
             last_used_at=None,
+            not_before=not_before,
+            idle_timeout_s=rules.idle_timeout_seconds(body.idle_timeout_seconds),
+            scope=scope.applied_to(Scope()),
+            limits=new_limits(body),
         )
         await self._context.commit(_changed(token.id), _issue, token, _digest(secret))
         location = {"Location": f"/manage/tokens/{token.id}"}
@@ -104,16 +128,22 @@ class Tokens:
 
     async def update(self, request: Request) -> Response:
         token_id = request.path_params["id"]
-        changes = _changes(await read_json(request, _TokenPatch))
+        changes = _changes(await read_json(request, _TokenPatch), self._context.apis())
+        changed = _changed(token_id, cuts=changes.cuts_running)
         token = await self._context.commit(
-            _changed(token_id), update_token, token_id, changes, at=self._context.now()
+            changed, _update, token_id, changes, at=self._context.now()
         )
         return json_answer(_shown(_found(token)))
 
     async def revoke(self, request: Request) -> Response:
         token_id = request.path_params["id"]
+        cuts = Query(request, known=("cancel_running",)).flag("cancel_running")
         was_there = await self._context.commit(
-            _changed(token_id), revoke_token, token_id, at=self._context.now()
+            _changed(token_id, cuts=cuts),
+            revoke_token,
+            token_id,
+            at=self._context.now(),
+            cuts_running=cuts,
         )
         if not was_there:
             raise missing("token")
@@ -156,17 +186,47 @@ def _issue(store: Store, token: Token, digest: bytes) -> None:
         create_token(store, token, digest=digest)
 
 
-def _changes(body: _TokenPatch) -> TokenChanges:
+def _end(body: _NewToken, now: datetime, not_before: datetime | None) -> datetime | None:
+    """Exactly one of `duration_minutes`, from when it is valid, and `expires_at` says it."""
+    if (body.duration_minutes is UNSET) == (body.expires_at is UNSET):
+        raise invalid("duration_minutes", "is required, or expires_at instead (null: never)")
+    if isinstance(body.duration_minutes, UnsetType):
+        assert not isinstance(body.expires_at, UnsetType)
+        end = rules.future_expires_at(body.expires_at, now)
+        rules.check_order(not_before, end)
+        return end
+    lifetime = timedelta(minutes=rules.duration_minutes(body.duration_minutes))
+    return max(now, not_before or now) + lifetime
+
+
+def _update(store: Store, token_id: str, changes: TokenChanges, *, at: datetime) -> Token | None:
+    with store.writing():
+        token = update_token(store, token_id, changes, at=at)
+        if token is not None and not (changes.not_before is changes.expires_at is UNSET):
+            rules.check_order(token.not_before, token.expires_at)
+        return token
+
+
+def _changes(body: _TokenPatch, apis: Sequence[str]) -> TokenChanges:
+    if body.cancel_running and body.is_active is not False:
+        raise invalid("cancel_running", "requires is_active to be false in the same request")
+    idle = body.idle_timeout_seconds
     changes = TokenChanges(
         name=UNSET if body.name is UNSET else rules.token_name(body.name),
         is_active=body.is_active,
         max_requests=UNSET if body.max_requests is UNSET else rules.max_requests(body.max_requests),
         expires_at=UNSET if body.expires_at is UNSET else rules.expires_at(body.expires_at),
+        not_before=UNSET if body.not_before is UNSET else rules.not_before(body.not_before),
+        idle_timeout_s=UNSET if idle is UNSET else rules.idle_timeout_seconds(idle),
+        scope=UNSET if body.scope is UNSET else scope_changes(body.scope, apis),
+        limits=limit_changes(body),
+        cuts_running=body.cancel_running,
     )
     if changes == TokenChanges():
         raise Refusal(
             "invalid_request",
-            "nothing to update; send any of is_active, max_requests, expires_at, name",
+            "nothing to update; send any of is_active, name, max_requests, expires_at, "
+            "not_before, idle_timeout_seconds, scope, rate_limit, rate_burst, max_concurrent",
         )
     return changes
 
@@ -176,6 +236,8 @@ def _refuse_unusable(token: Token, now: datetime) -> None:
         raise Refusal("conflict", "the token is revoked; activate it first, or make a new one")
     if token.expires_at is not None and token.expires_at <= now:
         raise Refusal("conflict", "the token has expired; set a new expires_at, or make a new one")
+    if token.idle_expires_at is not None and token.idle_expires_at <= now:
+        raise Refusal("conflict", "the token has expired unused; send is_active true to revive it")
 
 
 def _shown(token: Token) -> dict[str, Any]:
@@ -185,6 +247,9 @@ def _shown(token: Token) -> dict[str, Any]:
         "token": token.masked,
         "project_id": token.project_id,
         "expires_at": token.expires_at,
+        "not_before": token.not_before,
+        "idle_timeout_seconds": token.idle_timeout_s,
+        "idle_expires_at": token.idle_expires_at,
         "is_active": token.is_active,
         "deactivated_at": token.deactivated_at,
         "request_count": token.request_count,
@@ -192,6 +257,8 @@ def _shown(token: Token) -> dict[str, Any]:
         "created_at": token.created_at,
         "last_used_at": token.last_used_at,
         "cache_hit_count": token.cache_hit_count,
+        "scope": token.scope if token.scope else None,
+        **shown_limits(token.limits),
     }
 
 
@@ -215,5 +282,5 @@ def _found(token: Token | None) -> Token:
     return token
 
 
-def _changed(token_id: str) -> Change:
-    return Change(kind="token", id=token_id)
+def _changed(token_id: str, *, cuts: bool = False) -> Change:
+    return Change(kind="token_cut" if cuts else "token", id=token_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -21,10 +21,11 @@ _CLOSE_S: Final = 1.0
 
 
 class RedisUnavailable(LLMProxyError):
-    def __init__(self, message: str, *, is_refusal: bool = False) -> None:
+    def __init__(self, message: str, *, is_refusal: bool = False, was_sent: bool = True) -> None:
         """`is_refusal`: Redis answered that these settings will never do."""
         super().__init__(message)
         self.is_refusal = is_refusal
+        self.was_sent = was_sent  # False: Redis has surely not heard of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,19 @@ class ScriptCall:
 
 
 class RedisConnections:
-    def __init__(self, address: RedisAddress, *, most: int, timeout_s: float) -> None:
-        """At most as many as that; the time limit is of connecting and asking together."""
+    def __init__(
+        self,
+        address: RedisAddress,
+        *,
+        most: int,
+        timeout_s: float,
+        on_blank: Callable[[], None] = lambda: None,
+    ) -> None:
+        """At most as many as that; the time limit is of connecting and asking together.
+
+        `on_blank` is called when Redis doesn't know a script, as one that was started anew.
+        """
+        self._on_blank = on_blank
         self._address = address
         self._most = most
         self._timeout_s = timeout_s
@@ -55,7 +67,19 @@ class RedisConnections:
         assert self._redis is not None, "not opened"
         with _translating():
             async with asyncio.timeout(timeout_s or self._timeout_s):
-                return await _run(self._redis, calls)
+                return await self._run(self._redis, calls)
+
+    async def _run(self, redis: Redis, calls: Sequence[ScriptCall]) -> list[Any]:
+        from redis.exceptions import NoScriptError
+
+        answers = await _send(redis, [("EVALSHA", call.script.digest, call) for call in calls])
+        unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:
+            self._on_blank()
+            texts = [("EVAL", calls[at].script.text, calls[at]) for at in unknown]
+            for at, answer in zip(unknown, await _send(redis, texts), strict=True):
+                answers[at] = answer
+        return [_checked(answer) for answer in answers]
 
     async def close(self) -> None:
         if self._redis is not None:
@@ -86,18 +110,6 @@ def _client(address: RedisAddress, most: int) -> Redis:
         client_name=_CLIENT_NAME,
         **options,
     )
-
-
-async def _run(redis: Redis, calls: Sequence[ScriptCall]) -> list[Any]:
-    from redis.exceptions import NoScriptError
-
-    answers = await _send(redis, [("EVALSHA", call.script.digest, call) for call in calls])
-    unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-    if unknown:  # it was started anew, or told to forget them
-        texts = [("EVAL", calls[at].script.text, calls[at]) for at in unknown]
-        for at, answer in zip(unknown, await _send(redis, texts), strict=True):
-            answers[at] = answer
-    return [_checked(answer) for answer in answers]
 
 
 async def _send(redis: Redis, commands: Sequence[tuple[str, str, ScriptCall]]) -> list[Any]:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from uuid import uuid4
 
 from llm_proxy.errors import ConfigError, Unreachable
@@ -27,6 +27,11 @@ _MOST_AT_ONCE: Final = 500  # calls in one message
 _MOST_WAITING: Final = 10_000
 _START_TIMEOUT_S: Final = 5.0  # names may have to be resolved, and no request waits yet
 _PROBE_KEPT_MS: Final = 1000
+
+
+class Link(Protocol):
+    async def call(self, script: Script, key: str, *arguments: str | int | float) -> Any:
+        """Raises RedisUnavailable."""
 
 
 @dataclass(slots=True)
@@ -50,14 +55,16 @@ class RedisLink:
         *,
         timeout_s: float,
         probe_every_s: float = PROBE_EVERY_S,
-        on_recovery: Callable[[], None] = lambda: None,
+        on_loss: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_recovery` is called when Redis can be used again."""
+        """`on_loss` is called when Redis may not know any more what it was told."""
         self._address = address
         self._timeout_s = timeout_s
         self._probe_every_s = probe_every_s
-        self._on_recovery = on_recovery
-        self._connections = RedisConnections(address, most=LANES + 1, timeout_s=timeout_s)
+        self._on_loss = on_loss
+        self._connections = RedisConnections(
+            address, most=LANES + 1, timeout_s=timeout_s, on_blank=on_loss
+        )
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(_MOST_WAITING)
         self._failures = 0  # in a row
         self._is_left_alone = asyncio.Event()
@@ -94,7 +101,7 @@ class RedisLink:
         """Its answer, after twice the time limit at most. Raises RedisUnavailable."""
         if self._is_left_alone.is_set() or self._waiting.full():
             self.counts.skipped += 1
-            raise RedisUnavailable("not asked")
+            raise RedisUnavailable("not asked", was_sent=False)
         loop = asyncio.get_running_loop()
         call = ScriptCall(script, key, arguments)
         waiting = _Waiting(call, loop.create_future(), loop.time())
@@ -125,7 +132,7 @@ class RedisLink:
         oldest = asyncio.get_running_loop().time() - self._timeout_s
         late = [one for one in batch if one.asked_at < oldest or not self.is_up]
         self.counts.skipped += len(late)
-        _fail(late, RedisUnavailable("not asked in time"))
+        _fail(late, RedisUnavailable("not asked in time", was_sent=False))
         return [one for one in batch if not one.answer.done()]
 
     async def _ask(self, batch: list[_Waiting]) -> None:
@@ -154,6 +161,7 @@ class RedisLink:
 
     def _note_failure(self, error: RedisUnavailable) -> None:
         self._failures += 1
+        self._on_loss()
         if self._failures >= FAILURES and self.is_up:
             logger.error("Redis at %s can't be used (%s): leaving it alone", self._address, error)
             self._is_left_alone.set()
@@ -171,7 +179,7 @@ class RedisLink:
             logger.info("Redis at %s can be used again", self._address)
             self._failures = 0
             self._is_left_alone.clear()
-            self._on_recovery()
+            self._on_loss()
 
 
 def _probe() -> ScriptCall:

@@ -1,7 +1,7 @@
 """What runs inside Redis: each script touches one key, whose name is `PREFIX` and a limit's key.
 
-Numbers are Lua's doubles: microseconds of this century fit exactly, with room for quarters. They
-are written by `%.0f` and `%.17g`, because Lua itself would cut them to 14 digits.
+Numbers are Lua's doubles: microseconds of this century fit exactly. They are written by `%.0f` and
+`%.17g`, because Lua by itself would cut them to 14 digits.
 """
 
 from __future__ import annotations
@@ -23,33 +23,72 @@ class Script:
         return sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
-# A rate, as GCRA: of the time when its whole burst will be free again, the distance from now is
-# kept (the backlog), with the time it was so. ARGV: microseconds between requests that come evenly,
-# the longest backlog allowed, permits wanted. Answer: permits, and microseconds to wait if none.
-# A clock that goes back stops the time until it is told again; a backlog that a limit of before
-# left behind is cut to what the present one allows. A thousandth of a microsecond is granted to the
-# rounding of sums. The key lives as long as its backlog, and a second for the clock's sake.
-TAKE_RATE: Final = Script("""
+# A rate, as `IssuingGcra` does it, in microseconds. Of a key is kept: when it was written, how far
+# the theoretical arrival was ahead then (`debt`), how many were issued since when, and how long the
+# burst of that time took to come back. ARGV: interval, burst, lag, permits wanted. Answer: permits,
+# how long to wait if there are none, and the time. The rounding of sums is allowed a nanosecond. A
+# clock that goes back counts as one that stands still.
+_RATE_STATE: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local interval, longest, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local backlog = 0
+local interval, burst, lag = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local debt, issued, since = -lag, 0, now
 local stored = redis.call('GET', KEYS[1])
 if stored then
-  local at, left = string.match(stored, '^(%d+) (%S+)$')
-  backlog = math.max(0, tonumber(left) - math.max(0, now - tonumber(at)))
-  backlog = math.min(backlog, longest)
+  local at, owed, number, start, whole = string.match(stored, '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
+  debt = tonumber(owed) - math.max(0, now - tonumber(at))
+  issued, since = tonumber(number), tonumber(start)
+  if tonumber(whole) ~= interval * burst then
+    debt = math.max(0, debt) * interval * burst / tonumber(whole)
+    issued = burst
+  end
 end
-local permits = math.floor((longest - backlog + 0.001) / interval)
-permits = math.max(0, math.min(wanted, permits))
+local function keep()
+  local kept = string.format(
+    '%.0f %.17g %.0f %.0f %.17g', now, debt, issued, since, interval * burst)
+  local kept_ms = math.max(0, math.ceil((debt + lag) / 1000)) + 1000
+  redis.call('SET', KEYS[1], kept, 'PX', string.format('%.0f', kept_ms))
+end
+"""
+
+TAKE_RATE: Final = Script(
+    _RATE_STATE
+    + """
+local wanted = tonumber(ARGV[4])
+if debt <= -lag then
+  issued, since = 0, now
+end
+debt = math.max(0, debt)
+local free = math.max(0, math.min(wanted, burst - issued))
+local room = interval * burst - lag - debt - free * interval
+local late = math.max(0, math.min(wanted - free, math.floor((room + 0.001) / interval)))
+local permits = free + late
 if permits == 0 then
-  return {0, math.ceil(backlog + interval - longest)}
+  return {0, math.max(0, math.ceil(debt + lag - interval * (burst - 1))), now}
 end
-backlog = backlog + permits * interval
-local kept = string.format('%.0f %.17g', now, backlog)
-redis.call('SET', KEYS[1], kept, 'PX', string.format('%.0f', math.ceil(backlog / 1000) + 1000))
-return {permits, 0}
-""")
+debt = debt + permits * interval
+issued = math.min(burst, issued + permits)
+keep()
+return {permits, 0, now}
+"""
+)
+
+# ARGV from the fourth: permits that were never used, and when they were issued at the earliest.
+GIVE_RATE: Final = Script(
+    _RATE_STATE
+    + """
+if not stored then
+  return 0
+end
+local permits, issued_at = tonumber(ARGV[4]), tonumber(ARGV[5])
+debt = debt - math.max(0, permits * interval - math.max(0, now - issued_at))
+if issued_at >= since and issued < burst then
+  issued = math.max(0, issued - permits)
+end
+keep()
+return permits
+"""
+)
 
 # Slots: a hash, in which each host says how many it holds, until when (milliseconds) and in which
 # message. ARGV: host, slots held, more wanted, the most of all hosts, milliseconds that this is

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 from llm_proxy.errors import LedgerError, Refusal, StoreError, StoreUnavailable
 from llm_proxy.grants import Lease, LeaseUse, NoPermits
-from llm_proxy.server.ledger import LAST, SLOT_CELLS, USED, Ledger
+from llm_proxy.server.ledger import LAST, SLOT_CELLS, USED
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +55,24 @@ class LeaseSource(Protocol):
         """So many requests of leases given back were not made, by token id."""
 
 
+class Cells(Protocol):
+    """The ledger."""
+
+    cells: memoryview
+
+    def open_slot(self, lease_id: int) -> int:
+        """Raises LedgerError."""
+
+    def free_slot(self, slot: int) -> None: ...
+
+
 class Account:
     """One for all snapshots of a token's grant: after a rotation with grace two are in use."""
 
     __slots__ = (
         "__weakref__",
         "base",
+        "cap",
         "exhausted_until",
         "granted",
         "has_cap",
@@ -77,6 +89,7 @@ class Account:
 
     def __init__(self, token_id: str) -> None:
         self.token_id = token_id
+        self.cap: int | None = None  # as of the newest snapshot, to be told
         self.permits = 0
         self.low = 0  # at fewer permits than that more are fetched
         self.lease_id = 0  # 0: none
@@ -104,7 +117,7 @@ class _Owed:
 
 
 class Accounts:
-    def __init__(self, source: LeaseSource, ledger: Ledger) -> None:
+    def __init__(self, source: LeaseSource, ledger: Cells) -> None:
         self._source = source
         self._ledger = ledger
         self._cells = ledger.cells
@@ -157,7 +170,7 @@ class Accounts:
     def want(self, account: Account, waiter: Waiter) -> None:
         """Calls back when there are permits, or with the reason why not. Raises Refusal."""
         if account.exhausted_until > self._loop.time():
-            raise exhausted()
+            raise exhausted(account.cap)
         if self.is_store_lost:
             raise store_unavailable()
         account.waiters.append(waiter)
@@ -192,16 +205,15 @@ class Accounts:
         self._ticks += 1
         self._close_idle()
         try:
-            await self._hand_in()
-            await self._give_refunds()
+            asked = [await self._hand_in(), await self._give_refunds()]
             if self._ticks % SETTLE_TICKS == 0:
-                await self._settle()
+                asked.append(await self._settle())
         except StoreError as exc:
             if not self._is_failing:
                 logger.error("usage can't be recorded, keeping it until it can: %s", exc)
             self._is_failing = True
         else:
-            self._is_failing = False
+            self._is_failing = self._is_failing and not any(asked)
 
     async def close(self) -> None:
         """Gives back every lease. What fails stays in the ledger, for the supervisor."""
@@ -233,11 +245,13 @@ class Accounts:
             elif account.lease_id:
                 self._close_lease(account)
 
-    async def _settle(self) -> None:
+    # These three say whether there was anything to tell, and raise StoreError.
+
+    async def _settle(self) -> bool:
         unsettled, self._unsettled = self._unsettled, {}
         held = {account.lease_id: account for account in unsettled if account.lease_id}
         if not held:
-            return
+            return False
         try:
             gone = await self._source.settle([self._use(account) for account in held.values()])
         except StoreError:
@@ -246,13 +260,13 @@ class Accounts:
         for lease_id in gone:
             if (account := held[lease_id]).lease_id == lease_id:
                 self._close_lease(account)
+        return True
 
-    async def _hand_in(self) -> None:
-        """Gives back what is owed. Raises StoreError."""
+    async def _hand_in(self) -> bool:
         async with self._handing_in:
             owed = list(self._owed.values())
             if not owed:
-                return
+                return False
             await self._source.give_back([one.use for one in owed])
             for one in owed:
                 del self._owed[one.use.lease_id]
@@ -260,11 +274,13 @@ class Accounts:
                     self._refunds[one.token_id] = self._refunds.get(one.token_id, 0) + one.refunded
                 if one.slot != _NO_SLOT:
                     self._ledger.free_slot(one.slot)
+            return True
 
-    async def _give_refunds(self) -> None:
+    async def _give_refunds(self) -> bool:
         refunds, self._refunds = self._refunds, {}
         if refunds:
             await self._source.refund(refunds)  # once: told twice, it would be counted twice
+        return bool(refunds)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
@@ -322,7 +338,7 @@ class Accounts:
                 return gone()
             elif reply.is_final:
                 account.exhausted_until = self._loop.time() + EXHAUSTED_FOR_S
-                return exhausted()
+                return exhausted(account.cap)
             if self._loop.time() > until:
                 return held_elsewhere()
             await asyncio.sleep(pause_s)
@@ -375,10 +391,11 @@ class Accounts:
             group.pop(account, None)
 
 
-def exhausted() -> Refusal:
+def exhausted(cap: int | None) -> Refusal:
     return Refusal(
         "token_quota_exhausted",
-        "The requests that this token was good for are used up; ask for a new one.",
+        f"This token was good for {cap} requests, and they are used up; ask for a new one.",
+        details={"max_requests": cap},
     )
 
 

@@ -341,6 +341,8 @@ class Exchange(Admission):
             self._break(refusal)
             return
         self._status = refusal.status_code
+        if refusal.status_code < 500 and not self._is_for_control():
+            self._count_refusal(refusal.code)
         if not self._body_ends and b"expect" in self._head.named and not self._is_invited:
             self.keeps_alive = False  # whether the body comes after all can't be known
         self.keeps_alive = self.keeps_alive and self._client.can_keep_alive()
@@ -355,6 +357,13 @@ class Exchange(Admission):
         self._client.write(head + body)
         self._end(error_code=refusal.code)
         self._client.finish(self.keeps_alive)
+
+    def _count_refusal(self, code: str) -> None:
+        """For the audit log."""
+        token_id = project_id = ""
+        if self._token is not None:
+            token_id, project_id = self._token.grant.token_id, self._token.grant.project_id
+        self._gateway.refusals.add((code, token_id, project_id, self._address()))
 
     def _break(self, refusal: Refusal) -> None:
         """The end of a broken answer never looks like a clean one: SSE gets an error event, and

@@ -11,6 +11,7 @@ from llm_proxy.http1.timers import Timers
 from llm_proxy.server.gateway.client_address import TrustedProxies
 from llm_proxy.server.gateway.limiter import Limiter
 from llm_proxy.server.gateway.metrics import Metrics
+from llm_proxy.server.gateway.refusals import Refusals
 from llm_proxy.server.gateway.routing import Router
 from llm_proxy.server.gateway.tokens import Tokens
 
@@ -32,6 +33,7 @@ class Gateway:
         "limiter",
         "metrics",
         "recorder",
+        "refusals",
         "router",
         "running",
         "timers",
@@ -56,6 +58,7 @@ class Gateway:
         self.tokens = tokens
         self.timers = timers
         self.recorder = recorder
+        self.refusals = Refusals()
         self.metrics = metrics
         self.client_limits = client_limits
         self.limiter = limiter or Limiter()

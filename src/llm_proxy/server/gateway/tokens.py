@@ -196,6 +196,7 @@ class Tokens:
             self._remember_unknown(digest)
             return gone()
         account = self.accounts.of(grant.token_id)
+        account.cap = grant.max_requests
         token = KnownToken(grant, account, self._loop.time())
         if len(self._known) >= MAX_KNOWN:
             del self._known[next(iter(self._known))]

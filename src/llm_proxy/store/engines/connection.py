@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import peewee
 
@@ -17,15 +17,23 @@ _MIGRATIONS_TABLE = (
 )
 
 
-class Database(peewee.Database):  # type: ignore[misc]  # the stubs leave it untyped
+class Database(peewee.Database):
     """`atomic("read")` is one consistent view; writers inside `atomic("write")` go one by one."""
 
     shown: str  # in messages: without a password
+    lacks_migrations: ClassVar[str] = (
+        "isn't an llm-proxy database yet; make it one with: llm-proxy db migrate"
+    )
 
     def sql(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """All rows of a plain statement, with `?` for parameters on every engine."""
-        cursor = self.execute_sql(self.written(statement), parameters)
+        cursor = self.execute_sql(self.written(statement), parameters)  # type: ignore[no-untyped-call]
         return [] if cursor.description is None else list(cursor.fetchall())
+
+    @property
+    def driver(self) -> Any:
+        """The connection as its driver knows it."""
+        return self.connection()  # type: ignore[no-untyped-call]
 
     @abc.abstractmethod
     def written(self, statement: str) -> str:
@@ -36,8 +44,8 @@ class Database(peewee.Database):  # type: ignore[misc]  # the stubs leave it unt
         """A statement of the schema, in SQLite's words."""
 
     @abc.abstractmethod
-    def begin(self, kind: Kind = "read") -> None:
-        """A writer is alone from here to its commit, so that `changes` are numbered in order."""
+    def begin(self, kind: str | None = None) -> None:
+        """Of a `Kind`. A writer is alone until its commit: `changes` are numbered in order."""
 
     @abc.abstractmethod
     def migrating(self) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""What differs between databases before there is a connection: reaching them, and their failures."""
+"""How a database of one kind is reached, and what its failures mean."""
 
 from __future__ import annotations
 
@@ -24,18 +24,24 @@ class Engine(abc.ABC):
 
     def check(self, database: Database) -> None:
         """Raises StoreError when the data are damaged, as far as that can be told quickly."""
+        return
 
     def settle(self, database: Database) -> None:
         """What is left to do once the schema is there."""
+        return
 
     @abc.abstractmethod
     def failure_of(self, exc: Exception) -> StoreError:
         """One sentence that names the database and what to do; never its password."""
+
+    @property
+    def _errors(self) -> tuple[type[Exception], ...]:
+        return (peewee.PeeweeException, *self.driver_errors)
 
     @contextmanager
     def translated(self) -> Iterator[None]:
         """Raises StoreUnavailable or StoreError for whatever the database raises inside."""
         try:
             yield
-        except (peewee.PeeweeException, *self.driver_errors) as exc:
+        except self._errors as exc:
             raise self.failure_of(exc) from exc

@@ -16,7 +16,7 @@ import pymysql
 
 from llm_proxy.database_url import DatabaseUrl
 from llm_proxy.errors import StoreError, StoreUnavailable
-from llm_proxy.store.engines.connection import MIGRATION_S, Database, Kind
+from llm_proxy.store.engines.connection import MIGRATION_S, Database
 from llm_proxy.store.engines.engine import Engine
 from llm_proxy.store.engines.mysql_failures import failure_of
 from llm_proxy.store.engines.mysql_schema import in_mysql_words, what_it_makes
@@ -58,7 +58,7 @@ class MysqlConnection(Database, peewee.MySQLDatabase):
 
     @property
     def _is_mariadb(self) -> bool:
-        return "mariadb" in self.connection().get_server_info().lower()
+        return "mariadb" in str(self.driver.server_version).lower()
 
     def written(self, statement: str) -> str:
         return with_percent_s(statement)
@@ -81,24 +81,24 @@ class MysqlConnection(Database, peewee.MySQLDatabase):
         )
         return bool(found)
 
-    def begin(self, kind: Kind = "read") -> None:
+    def begin(self, kind: str | None = None) -> None:
         try:
-            for statement in _BEGIN[kind]:
-                self.execute_sql(statement)
+            for statement in _BEGIN[kind or "read"]:
+                self.sql(statement)
         except BaseException:
             self.rollback()
             raise
 
     def rollback(self) -> None:
         """On a connection that is gone the server has done it."""
-        if self.connection().open:
+        if self.driver.open:
             peewee.MySQLDatabase.rollback(self)
 
     @contextmanager
     def migrating(self) -> Iterator[None]:
         """The lock is the session's: it ends with the connection of whoever holds it."""
         name = f"llm-proxy {hashlib.sha256(self._url.name.encode()).hexdigest()[:40]}"
-        connection = self.connection()
+        connection = self.driver
         connection._read_timeout = connection._write_timeout = MIGRATION_S
         self.sql(f"SET SESSION {_statement_limit(connection, MIGRATION_S)}")
         if self.sql("SELECT GET_LOCK(?, ?)", (name, _LOCK_WAIT_S)) != [(1,)]:
@@ -127,7 +127,7 @@ class MysqlConnection(Database, peewee.MySQLDatabase):
     def is_broken(self) -> bool:
         if self.is_closed():
             return True
-        connection = self.connection()
+        connection = self.driver
         # Between statements nothing is on its way: what there is to read is a farewell.
         return not connection.open or _has_something_to_read(connection._sock)
 
@@ -200,7 +200,7 @@ def _tls(url: DatabaseUrl) -> dict[str, Any]:
 
 
 def _statement_limit(connection: pymysql.Connection[Any], limit_s: float) -> str:
-    if "mariadb" in connection.get_server_info().lower():
+    if "mariadb" in str(connection.server_version).lower():
         return f"max_statement_time = {limit_s:g}"
     return f"max_execution_time = {ceil(limit_s * 1000)}"
 

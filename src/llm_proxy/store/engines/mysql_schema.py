@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 
 # MySQL wants a length for what it indexes, and knows none for long texts.
-_LONG = ("description", "metadata", "encrypted", "value", "scope")
+_LONG = (
+    *("description", "metadata", "encrypted", "value", "scope"),
+    *("path", "user_agent", "reason", "details"),
+)
 _LONG_COLUMN = re.compile(rf"\b({'|'.join(_LONG)}) TEXT\b")
 _TEXT = re.compile(r"(?<!LONG)TEXT\b")
 # A column's own REFERENCES is read and forgotten by MySQL before 9.

@@ -15,7 +15,7 @@ from psycopg.pq import TransactionStatus
 
 from llm_proxy.database_url import DatabaseUrl
 from llm_proxy.errors import StoreError
-from llm_proxy.store.engines.connection import MIGRATION_S, Database, Kind
+from llm_proxy.store.engines.connection import MIGRATION_S, Database
 from llm_proxy.store.engines.engine import Engine
 from llm_proxy.store.engines.placeholders import with_percent_s
 from llm_proxy.store.engines.postgres_failures import failure_of
@@ -73,9 +73,9 @@ class PostgresConnection(Database, peewee.PostgresqlDatabase):
     def define(self, statement: str) -> None:
         self.sql(in_postgres_words(statement))
 
-    def begin(self, kind: Kind = "read") -> None:
+    def begin(self, kind: str | None = None) -> None:
         try:
-            self.execute_sql(_BEGIN[kind])
+            self.sql(_BEGIN[kind or "read"])
         except BaseException:
             if not self.is_broken():
                 self.rollback()
@@ -83,12 +83,12 @@ class PostgresConnection(Database, peewee.PostgresqlDatabase):
 
     def rollback(self) -> None:
         """On a connection that is gone the server has done it."""
-        if not self.connection().closed:
+        if not self.driver.closed:
             peewee.PostgresqlDatabase.rollback(self)
 
     @contextmanager
     def migrating(self) -> Iterator[None]:
-        connection: _Connection = self.connection()
+        connection: _Connection = self.driver
         connection.limit_s = MIGRATION_S + _GRACE_S
         connection.execute(_limits(MIGRATION_S, max(MIGRATION_S / 10, self._patience_s)))
         try:
@@ -112,7 +112,7 @@ class PostgresConnection(Database, peewee.PostgresqlDatabase):
     def is_broken(self) -> bool:
         if self.is_closed():
             return True
-        connection: _Connection = self.connection()
+        connection: _Connection = self.driver
         status = connection.pgconn.transaction_status
         if connection.closed or status in (TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN):
             return True

@@ -13,7 +13,7 @@ from pathlib import Path
 import peewee
 
 from llm_proxy.errors import StoreError, StoreUnavailable
-from llm_proxy.store.engines.connection import Database, Kind
+from llm_proxy.store.engines.connection import Database
 from llm_proxy.store.engines.engine import Engine
 from llm_proxy.store.engines.sqlite_failures import failure_of
 from llm_proxy.store.engines.sqlite_file import (
@@ -29,6 +29,10 @@ _LOCKS = {"read": "DEFERRED", "write": "IMMEDIATE"}
 
 
 class SqliteConnection(Database, peewee.SqliteDatabase):
+    lacks_migrations = (
+        "lacks llm-proxy's table of migrations; restore it from a backup or choose another file"
+    )
+
     def __init__(self, path: Path, *, patience_s: float) -> None:
         super().__init__(
             str(path),
@@ -54,9 +58,9 @@ class SqliteConnection(Database, peewee.SqliteDatabase):
     def define(self, statement: str) -> None:
         self.sql(statement.replace("LONGTEXT", "TEXT"))
 
-    def begin(self, kind: Kind = "read") -> None:
+    def begin(self, kind: str | None = None) -> None:
         self._refuse_lost_file()
-        peewee.SqliteDatabase.begin(self, _LOCKS[kind])
+        peewee.SqliteDatabase.begin(self, _LOCKS[kind or "read"])
 
     def _refuse_lost_file(self) -> None:
         """SQLite goes on in a file that was removed, and all that it commits there is lost."""

@@ -7,7 +7,7 @@ import peewee
 import pytest
 
 from llm_proxy.errors import StoreError, StoreUnavailable
-from llm_proxy.store.failures import translated
+from llm_proxy.store.engines.sqlite_failures import translated
 
 
 def test_a_lock_of_another_connection_is_unavailable(tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""Rates of a fleet: permits are issued by Redis, by its clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from llm_proxy.limits import RateLimit
+from llm_proxy.server.fleet.connections import RedisUnavailable
+from llm_proxy.server.fleet.link import Link
+from llm_proxy.server.fleet.scripts import GIVE_RATE, TAKE_RATE
+from llm_proxy.server.limit_authority import RatePermits
+
+HELD_S: Final = 0.1  # the longest that a worker may keep a permit
+LEAST_LAG_S: Final = 0.02  # the way of a permit to its worker takes less, most of the time
+MOST_LAG_S: Final = 1.0  # a limit may refuse so much too early
+
+
+class FleetRates:
+    def __init__(
+        self, link: Link, *, timeout_s: float, clock: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        """`timeout_s` is that of the link."""
+        self._link = link
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._offset_us = 0  # of Redis's clock from ours, at the least
+
+    async def take(self, key: str, rate: RateLimit, wanted: int) -> RatePermits:
+        """Raises RedisUnavailable."""
+        asked_at = self._clock()
+        answer = await self._link.call(TAKE_RATE, f"rate:{key}", *self._terms(rate), wanted)
+        answered_at = self._clock()
+        permits, wait_us, now_us = _numbers(answer)
+        self._offset_us = now_us - answered_at // 1000
+        # Redis reckons that what it issues may be used for the lag, and issued it after it was
+        # asked. What took longer on its way is lost.
+        lag_ns = round(self._lag_s(rate) * 1e9)
+        valid_until = min(asked_at + lag_ns, answered_at + round(HELD_S * 1e9))
+        if permits and valid_until <= answered_at:
+            return RatePermits(permits=0, wait_s=rate.interval_s)
+        return RatePermits(permits=permits, wait_s=wait_us / 1e6, valid_until=valid_until)
+
+    async def give(self, key: str, rate: RateLimit, permits: int, age_s: float) -> None:
+        """Raises RedisUnavailable."""
+        issued_at = self._clock() // 1000 - round(age_s * 1e6) + self._offset_us
+        await self._link.call(
+            GIVE_RATE, f"rate:{key}", *self._terms(rate), permits, max(0, issued_at)
+        )
+
+    def _terms(self, rate: RateLimit) -> tuple[str, int, int]:
+        interval_us = rate.window_s * 1_000_000 / rate.requests
+        return repr(interval_us), max(1, rate.burst), round(self._lag_s(rate) * 1e6)
+
+    def _lag_s(self, rate: RateLimit) -> float:
+        """With a larger one than the burst takes to come back, the rate itself would suffer."""
+        burst_s = (rate.burst - 1) * rate.interval_s
+        return min(self._timeout_s + HELD_S, MOST_LAG_S, max(LEAST_LAG_S, burst_s))
+
+
+def _numbers(answer: Any) -> tuple[int, int, int]:
+    match answer:
+        case [int(permits), int(wait_us), int(now_us)]:
+            return permits, wait_us, now_us
+    raise RedisUnavailable("an answer of another form than expected")

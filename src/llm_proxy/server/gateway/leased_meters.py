@@ -1,0 +1,319 @@
+"""The counts of a worker that has others beside it: permits and slots come from an authority.
+
+Where a rate is high, permits for up to 50 ms are asked at once; of many slots, a part of what this
+worker's share would be. What isn't used goes back within half a second.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from llm_proxy.gcra import MAX_LAG, SECOND, IssuingGcra
+from llm_proxy.limits import Limits, RateLimit
+from llm_proxy.server.channel import (
+    GrantedLimits,
+    LimitsWanted,
+    RateGranted,
+    RateWanted,
+    SlotsWanted,
+)
+from llm_proxy.server.gateway.limit_refusals import (
+    concurrency_refusal,
+    rate_refusal,
+    unavailable_refusal,
+)
+from llm_proxy.server.gateway.meters import MAX_METERS, MeterTable, Slots
+from llm_proxy.server.gateway.remote_limits import PATIENCE, RemoteLimits
+from llm_proxy.server.gateway.subjects import Subject
+
+_AHEAD: Final = SECOND // 20  # of a rate, when it is that high: twenty questions a second
+_BELIEVED: Final = SECOND  # how long a refusal is repeated without asking, at most
+_FULL_FOR: Final = SECOND // 50  # … of slots that may be held unused elsewhere
+NEVER: Final = 1 << 62
+_SHARES: Final = 4  # a worker holds at most one part in so many of its share unused
+
+
+class LeasedMeter:
+    __slots__ = (
+        "_ahead",
+        "_most_ahead",
+        "full_until",
+        "held",
+        "is_asked",
+        "key",
+        "limits",
+        "most",
+        "peak",
+        "rate",
+        "ready_at",
+        "refused_until",
+        "running",
+        "spare_slots",
+        "stock",
+        "valid_until",
+    )
+
+    def __init__(self, key: str, limits: Limits, workers: int) -> None:
+        self.key = key
+        self.is_asked = False  # there is a question under way
+        self.stock = self.valid_until = 0  # permits of the rate, and when they end
+        self.ready_at = self.refused_until = 0  # when there may be permits again; when to ask
+        self._ahead = 1  # permits to ask for
+        self.running = self.peak = 0  # requests; the most since the last tick
+        self.held = 0  # slots, those in use included
+        self.full_until = 0
+        self.change(limits, workers)
+
+    def change(self, limits: Limits, workers: int) -> None:
+        self.limits = limits
+        self.rate = limits.rate
+        self.most = limits.max_concurrent
+        self.spare_slots = self.most // (_SHARES * workers)
+        self._most_ahead = 1 if limits.rate is None else most_ahead(limits.rate)
+        self.ready_at = self.refused_until = self.full_until = 0
+
+    def has_permit(self, now: int) -> bool:
+        return self.stock > 0 and now <= self.valid_until
+
+    @property
+    def lacks_slot(self) -> bool:
+        return self.most > 0 and self.running >= self.held
+
+    def next_ahead(self, now: int, *, is_first: bool) -> int:
+        """Permits to ask for; twice as many when the last ones were used up in time, else half."""
+        if is_first:
+            was_enough = now > self.valid_until
+            ahead = self._ahead // 2 if was_enough else self._ahead * 2
+            self._ahead = max(1, min(ahead, self._most_ahead))
+        return self._ahead
+
+    def next_slots(self) -> int:
+        return max(1, min(self.spare_slots, 1 + self.held // 2))
+
+    def add(self, permits: int, valid_until: int, now: int) -> None:
+        if self.has_permit(now):
+            self.valid_until = min(self.valid_until, valid_until)
+            self.stock += permits
+        else:
+            self.valid_until = valid_until
+            self.stock = permits
+
+    def is_idle(self, now: int) -> bool:
+        is_used = self.is_asked or self.running or self.held or self.stock
+        return not is_used and now >= self.refused_until
+
+
+def most_ahead(rate: RateLimit) -> int:
+    """One, unless the rate is high and its burst has room for permits that lie about."""
+    issuing = IssuingGcra(rate)
+    return max(1, _AHEAD // issuing.interval) if issuing.lag == MAX_LAG else 1
+
+
+class LeasedMeters:
+    def __init__(
+        self, authority: RemoteLimits, clock: Callable[[], int], *, most: int = MAX_METERS
+    ) -> None:
+        self._authority = authority
+        authority.on_answer, authority.on_loss = self._answered, self._wake
+        self._clock = clock
+        self._addresses: MeterTable[LeasedMeter] = MeterTable(most)
+        self._others: MeterTable[LeasedMeter] = MeterTable(most)
+        self._waiting: dict[Callable[[], None], int] = {}  # and since when, the longest first
+        self._asked: dict[str, LeasedMeter] = {}  # by key; of the question under way
+        self._coming: Counter[tuple[str, str]] = Counter()  # what it is to bring beyond the need
+        self._is_unavailable = False  # said the answer that is being handled
+        self._holding: dict[LeasedMeter, None] = {}  # permits or slots
+        self.refusals: Counter[tuple[str, str]] = Counter()
+
+    def take(
+        self, subjects: Sequence[Subject], waiter: Callable[[], None]
+    ) -> Slots[LeasedMeter] | None:
+        now = self._clock()
+        meters = []
+        lacks = False
+        for subject in subjects:
+            table = self._addresses if subject.limit == "client_ip" else self._others
+            meter = table.meters.get(subject.key)
+            if meter is None or meter.limits is not subject.limits:
+                meter = self._meter_for(table, subject, now)
+            meters.append(meter)
+            if meter.rate is not None and (meter.stock <= 0 or now > meter.valid_until):
+                lacks = True
+            if meter.most and meter.running >= meter.held:
+                lacks = True
+        if lacks:
+            self._refuse_or_ask(subjects, meters, waiter, now)
+            return None
+        if self._waiting:
+            self._waiting.pop(waiter, None)
+        marks = []
+        for meter in meters:
+            meter.stock -= meter.rate is not None
+            meter.running += 1
+            if meter.running > meter.peak:
+                meter.peak = meter.running
+            marks.append(meter.valid_until)
+        return Slots(meters, marks)
+
+    def _meter_for(self, table: MeterTable[LeasedMeter], subject: Subject, now: int) -> LeasedMeter:
+        meter = table.meters.get(subject.key)
+        if meter is None:
+            key = table.key_for(subject.key, now)
+            meter = table.meters.get(key)
+            if meter is None:
+                workers = self._authority.workers
+                meter = table.meters[key] = LeasedMeter(key, subject.limits, workers)
+        if meter.limits != subject.limits:
+            self._return_permits(meter, now)
+            meter.change(subject.limits, self._authority.workers)
+        meter.limits = subject.limits
+        return meter
+
+    def _refuse_or_ask(
+        self,
+        subjects: Sequence[Subject],
+        meters: Sequence[LeasedMeter],
+        waiter: Callable[[], None],
+        now: int,
+    ) -> None:
+        since = self._waiting.pop(waiter, now)
+        self._refuse_known(subjects, meters, now)
+        is_unavailable = self._authority.is_lost or self._is_unavailable
+        if is_unavailable or now - since > PATIENCE:
+            self.refusals[subjects[0].limit, "unavailable"] += 1
+            raise unavailable_refusal()
+        self._waiting[waiter] = since
+        if not self._authority.is_busy:
+            self._ask(meters, now)
+
+    def _refuse_known(
+        self, subjects: Sequence[Subject], meters: Sequence[LeasedMeter], now: int
+    ) -> None:
+        """By what the authority said a short while ago; by the longest wait first."""
+        waits = [
+            (meter.ready_at - now, at)
+            for at, meter in enumerate(meters)
+            if meter.rate is not None and now < meter.refused_until and not meter.has_permit(now)
+        ]
+        if waits:
+            wait, at = max(waits)
+            rate = meters[at].rate
+            assert rate is not None
+            self.refusals[subjects[at].limit, "rate"] += 1
+            raise rate_refusal(subjects[at], rate, wait)
+        for subject, meter in zip(subjects, meters, strict=True):
+            if now < meter.full_until and meter.lacks_slot:
+                self.refusals[subject.limit, "concurrency"] += 1
+                raise concurrency_refusal(subject)
+
+    def _ask(self, meters: Sequence[LeasedMeter], now: int) -> None:
+        """For what is lacking, unless another request of this turn asked for enough."""
+        rates, slots = [], []
+        for meter in meters:
+            if meter.rate is not None and not meter.has_permit(now) and self._lacks(meter, "rate"):
+                wanted = meter.next_ahead(now, is_first=meter.key not in self._asked)
+                self._coming["rate", meter.key] += wanted - 1
+                rates.append(RateWanted(meter.key, meter.rate, wanted))
+            if meter.lacks_slot and self._lacks(meter, "slots"):
+                wanted = meter.next_slots()
+                self._coming["slots", meter.key] += wanted - 1
+                slots.append(SlotsWanted(meter.key, meter.most, wanted))
+        for meter in meters:
+            meter.is_asked = True
+            self._asked[meter.key] = meter
+        if rates or slots:
+            self._authority.ask(LimitsWanted(tuple(rates), tuple(slots)))
+
+    def _lacks(self, meter: LeasedMeter, what: str) -> bool:
+        if self._coming[what, meter.key] <= 0:
+            return True
+        self._coming[what, meter.key] -= 1
+        return False
+
+    def _answered(self, granted: Sequence[GrantedLimits]) -> None:
+        now = self._clock()
+        asked, self._asked = self._asked, {}
+        self._coming.clear()
+        full = []
+        for one in granted:
+            self._is_unavailable |= one.is_unavailable
+            for rate in one.rates:
+                self._receive(asked[rate.key], rate, now)
+            for slots in one.slots:
+                meter = asked[slots.key]
+                meter.held += slots.count
+                if slots.is_full:
+                    meter.full_until = NEVER  # for those that waited for this answer
+                    full.append(meter)
+        for meter in asked.values():
+            meter.is_asked = False
+            self._holding[meter] = None
+        self._wake()
+        self._is_unavailable = False
+        for meter in full:
+            meter.full_until = now + _FULL_FOR if meter.spare_slots else 0
+
+    def _receive(self, meter: LeasedMeter, granted: RateGranted, now: int) -> None:
+        if granted.wait_s > 0:
+            meter.ready_at = now + int(granted.wait_s * SECOND)
+            meter.refused_until = min(meter.ready_at, now + _BELIEVED)
+        elif granted.permits and now <= granted.valid_until:
+            meter.add(granted.permits, granted.valid_until, now)
+        elif granted.permits and meter.rate is not None:  # they come too late
+            age = now - granted.valid_until + MAX_LAG
+            self._authority.give_rate(meter.key, meter.rate, granted.permits, age)
+
+    def _wake(self) -> None:
+        for waiter in tuple(self._waiting):
+            if waiter in self._waiting:  # no other has cancelled it meanwhile
+                waiter()
+
+    def cancel(self, waiter: Callable[[], None]) -> None:
+        self._waiting.pop(waiter, None)
+
+    def give_back(self, slots: Slots[LeasedMeter]) -> None:
+        for meter in slots.meters:
+            meter.running -= 1
+            if meter.held > meter.running + meter.spare_slots:
+                self._return_slots(meter, meter.running + meter.spare_slots)
+
+    def refund(self, slots: Slots[LeasedMeter]) -> None:
+        self.give_back(slots)
+        now = self._clock()
+        for meter, valid_until in zip(slots.meters, slots.marks, strict=True):
+            if meter.rate is None:
+                continue
+            if now <= valid_until and (meter.stock == 0 or meter.valid_until == valid_until):
+                meter.stock += 1
+                meter.valid_until = valid_until
+                self._holding[meter] = None
+            else:
+                age = now - valid_until + MAX_LAG  # or less
+                self._authority.give_rate(meter.key, meter.rate, 1, age)
+
+    def _return_slots(self, meter: LeasedMeter, kept: int) -> None:
+        self._authority.give_slots(meter.key, meter.held - kept)
+        meter.held = kept
+
+    def _return_permits(self, meter: LeasedMeter, now: int) -> None:
+        if meter.stock and meter.rate is not None:
+            age = now - meter.valid_until + MAX_LAG  # or less
+            self._authority.give_rate(meter.key, meter.rate, meter.stock, age)
+        meter.stock = 0
+
+    def check(self) -> None:
+        """Gives back what wasn't needed since the last time."""
+        now = self._clock()
+        self._authority.check()
+        for meter in tuple(self._holding):
+            if now > meter.valid_until:
+                self._return_permits(meter, now)
+            if meter.held > meter.peak:
+                self._return_slots(meter, meter.peak)
+            meter.peak = meter.running
+            if not (meter.held or meter.stock):
+                del self._holding[meter]
+        self._addresses.sweep(now)
+        self._others.sweep(now)

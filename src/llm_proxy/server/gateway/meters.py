@@ -1,0 +1,155 @@
+"""The counts of one worker that is alone: nobody else has to be asked."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, Protocol, TypeVar
+
+from llm_proxy.gcra import Gcra
+from llm_proxy.limits import Limits
+from llm_proxy.server.gateway.limit_refusals import concurrency_refusal, rate_refusal
+from llm_proxy.server.gateway.subjects import Subject
+
+MAX_METERS: Final = 100_000  # of addresses, and as many of tokens, projects and all requests
+_LOOKED_AT: Final = 200  # meters at a tick, and a few whenever one is added
+
+
+class Forgettable(Protocol):
+    def is_idle(self, now: int) -> bool:
+        """A new one would do the same."""
+
+
+M = TypeVar("M", bound=Forgettable)
+H = TypeVar("H")
+
+
+class MeterTable(Generic[M]):
+    """Meters by key, those that are idle forgotten.
+
+    When it is full of meters that aren't, all further keys of a kind share one: they are refused
+    early, but no one gets by uncounted.
+    """
+
+    __slots__ = ("_most", "meters")
+
+    def __init__(self, most: int = MAX_METERS) -> None:
+        self._most = most
+        self.meters: dict[str, M] = {}
+
+    def key_for(self, key: str, now: int) -> str:
+        """What to add a meter under for a key that there is none of."""
+        self.sweep(now, 2)
+        if len(self.meters) >= self._most:
+            return key.partition(":")[0] + ":*"
+        return key
+
+    def sweep(self, now: int, count: int = _LOOKED_AT) -> None:
+        """Looks at the meters that weren't looked at for longest."""
+        meters = self.meters
+        for _ in range(min(count, len(meters))):
+            key = next(iter(meters))
+            meter = meters.pop(key)
+            if not meter.is_idle(now):
+                meters[key] = meter
+
+
+class Meter(Gcra):
+    __slots__ = ("limits", "most", "running")
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits.rate)
+        self.running = 0
+        self._limit(limits)
+
+    def _limit(self, limits: Limits) -> None:
+        self.limits = limits
+        self.most = limits.max_concurrent or sys.maxsize
+
+    def change(self, limits: Limits, now: int) -> None:
+        """What was counted stays counted."""
+        if limits.rate != self.limits.rate:
+            self.alter(limits.rate, now)
+        self._limit(limits)
+
+    def is_idle(self, now: int) -> bool:
+        return not self.running and self.arrival <= now
+
+
+class Slots(Generic[H]):
+    """What a request took of its limits."""
+
+    __slots__ = ("marks", "meters")
+
+    def __init__(self, meters: Sequence[H], marks: Sequence[int]) -> None:
+        self.meters = meters
+        self.marks = marks  # what a refund of each needs
+
+
+class Meters:
+    def __init__(self, clock: Callable[[], int], *, most: int = MAX_METERS) -> None:
+        self._clock = clock
+        self._addresses: MeterTable[Meter] = MeterTable(most)
+        self._others: MeterTable[Meter] = MeterTable(most)
+        self.refusals: Counter[tuple[str, str]] = Counter()  # by limit, "rate" or "concurrency"
+
+    def take(self, subjects: Sequence[Subject], waiter: object) -> Slots[Meter]:
+        """Of all, or of none: then it raises Refusal. Nobody has to wait."""
+        now = self._clock()
+        meters = []
+        for subject in subjects:
+            table = self._addresses if subject.limit == "client_ip" else self._others
+            meter = table.meters.get(subject.key)
+            if meter is None or meter.limits is not subject.limits:
+                meter = _meter_for(table, subject, now)
+            meters.append(meter)
+        for meter in meters:
+            if meter.running >= meter.most or meter.arrival - now > meter.tolerance:
+                self._refuse(subjects, meters, now)
+        marks = []
+        for meter in meters:
+            meter.running += 1
+            marks.append(meter.charge(now))
+        return Slots(meters, marks)
+
+    def _refuse(self, subjects: Sequence[Subject], meters: Sequence[Meter], now: int) -> None:
+        """Names the limit that lasts longest: what passes sooner would mislead."""
+        wait, at = max((meter.wait(now), at) for at, meter in enumerate(meters))
+        rate = subjects[at].limits.rate
+        if wait > 0 and rate is not None:
+            self.refusals[subjects[at].limit, "rate"] += 1
+            raise rate_refusal(subjects[at], rate, wait)
+        for subject, meter in zip(subjects, meters, strict=True):
+            if meter.running >= meter.most:
+                self.refusals[subject.limit, "concurrency"] += 1
+                raise concurrency_refusal(subject)
+
+    def give_back(self, slots: Slots[Meter]) -> None:
+        for meter in slots.meters:
+            meter.running -= 1
+
+    def refund(self, slots: Slots[Meter]) -> None:
+        now = self._clock()
+        for meter, mark in zip(slots.meters, slots.marks, strict=True):
+            meter.running -= 1
+            meter.refund(mark, now)
+
+    def cancel(self, waiter: object) -> None: ...
+
+    def check(self) -> None:
+        now = self._clock()
+        self._addresses.sweep(now)
+        self._others.sweep(now)
+
+
+def _meter_for(table: MeterTable[Meter], subject: Subject, now: int) -> Meter:
+    meter = table.meters.get(subject.key)
+    if meter is None:
+        key = table.key_for(subject.key, now)
+        meter = table.meters.get(key)
+        if meter is None:
+            meter = table.meters[key] = Meter(subject.limits)
+    if meter.limits is not subject.limits:
+        meter.change(subject.limits, now)
+    return meter

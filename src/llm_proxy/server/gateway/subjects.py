@@ -1,0 +1,73 @@
+"""Whose requests are counted together: those of a token, a project, an address, or all."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+
+import msgspec
+
+from llm_proxy.grants import TokenGrant
+from llm_proxy.limits import LimitDefaults, Limits
+from llm_proxy.server.gateway.client_address import plain_address
+
+_MAX_ADDRESSES: Final = 10_000  # remembered at a time, each with its subject
+_MAX_LIMITS: Final = 10_000
+_IPV6_SITE: Final = 64  # bits; whoever has one address of a /64 has all of them
+
+
+class Subject(msgspec.Struct, frozen=True):
+    key: str  # of its count, the same in every worker
+    limit: str  # "total", "client_ip", "project" or "token"
+    limits: Limits
+
+
+class Subjects:
+    __slots__ = ("_addresses", "_defaults", "_limits", "_total", "by_address", "has_any")
+
+    def __init__(self, defaults: LimitDefaults) -> None:
+        self._defaults = defaults
+        self._total = (Subject("total", "total", defaults.total),) if defaults.total else ()
+        self._addresses: dict[str, Subject] = {}
+        self._limits: dict[Limits, Limits] = {}  # so that equal ones are the same
+        self.by_address = bool(defaults.client_ip)
+        self.has_any = self.by_address or bool(defaults.total)  # whatever token it is
+
+    def of_grant(self, grant: TokenGrant) -> tuple[Subject, ...]:
+        """Those of every request with this token, the widest first."""
+        project = self._same(grant.project_limits.applied_to(self._defaults.project))
+        token = self._same(grant.token_limits.applied_to(self._defaults.token))
+        return (
+            *self._total,
+            *((Subject(f"project:{grant.project_id}", "project", project),) if project else ()),
+            *((Subject(f"token:{grant.token_id}", "token", token),) if token else ()),
+        )
+
+    def _same(self, limits: Limits) -> Limits:
+        if len(self._limits) >= _MAX_LIMITS:
+            self._limits.clear()
+        return self._limits.setdefault(limits, limits)
+
+    def of_address(self, address: str) -> Subject:
+        known = self._addresses.get(address)
+        if known is None:
+            if len(self._addresses) >= _MAX_ADDRESSES:
+                self._addresses.clear()
+            key = f"client_ip:{_site_of(address)}"
+            known = Subject(key, "client_ip", self._defaults.client_ip)
+            self._addresses[address] = known
+        return known
+
+
+def _site_of(address: str) -> str:
+    """The /64 of an IPv6 address; whatever else comes stands for itself."""
+    address = plain_address(address).partition("%")[0]
+    if ":" not in address:
+        return address
+    try:
+        found = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(found), _IPV6_SITE), strict=False))

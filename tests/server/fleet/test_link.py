@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from llm_proxy.errors import ConfigError, Unreachable
+from llm_proxy.redis_address import RedisAddress
+from llm_proxy.server.fleet.connections import RedisUnavailable
+from llm_proxy.server.fleet.link import FAILURES, LANES, RedisLink
+from llm_proxy.server.fleet.scripts import TAKE_RATE
+from tests.redis_server import RedisServer, StartRedis
+
+pytestmark = pytest.mark.anyio
+
+TIMEOUT_S = 0.1
+
+
+class Counted:
+    """Awaits the n-th call of itself."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._changed = asyncio.Event()
+
+    def __call__(self) -> None:
+        self.number += 1
+        self._changed.set()
+
+    async def more_than(self, number: int) -> None:
+        async with asyncio.timeout(10):
+            while self.number <= number:
+                self._changed.clear()
+                await self._changed.wait()
+
+
+@asynccontextmanager
+async def _linked(
+    server: RedisServer, *, on_loss: Callable[[], None] = lambda: None, timeout_s: float = TIMEOUT_S
+) -> AsyncIterator[RedisLink]:
+    address = RedisAddress(host="127.0.0.1", port=server.port)
+    link = RedisLink(address, timeout_s=timeout_s, probe_every_s=0.02, on_loss=on_loss)
+    try:
+        await link.start()
+        yield link
+    finally:
+        await link.close()
+
+
+async def _take(link: RedisLink, key: str = "total", wanted: int = 1) -> Any:
+    permits, _, _ = await link.call(TAKE_RATE, key, 1_000_000, 1000, 0, wanted)
+    return permits
+
+
+async def _fail_until_left_alone(link: RedisLink) -> None:
+    for _ in range(FAILURES):
+        with pytest.raises(RedisUnavailable):
+            await _take(link)
+    assert not link.is_up
+
+
+async def test_calls_of_one_turn_travel_together(redis_server: RedisServer) -> None:
+    async with _linked(redis_server, timeout_s=5) as link:
+        redis_server.command("CONFIG", "RESETSTAT")
+        assert await asyncio.gather(*(_take(link, f"key-{n}") for n in range(300))) == [1] * 300
+        stats = redis_server.command("INFO", "stats").decode()
+        reads = int(stats.partition("total_reads_processed:")[2].split()[0])
+        assert reads < 30
+        clients = redis_server.command("CLIENT", "LIST").decode()
+        assert clients.count("name=llm-proxy") <= LANES + 1
+
+
+async def test_redis_that_is_gone_is_soon_left_alone_and_found_again(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    lost = Counted()
+    async with _linked(redis_server, on_loss=lost) as link:
+        redis_server.kill()
+        await _fail_until_left_alone(link)
+        with pytest.raises(RedisUnavailable) as caught:
+            await _take(link)
+        assert not caught.value.was_sent
+        before = lost.number
+        redis_server.start()
+        await lost.more_than(before)
+        assert link.is_up
+        assert await _take(link) == 1
+    messages = [record.message for record in caplog.records]
+    assert sum("leaving it alone" in message for message in messages) == 1
+    assert sum("can be used again" in message for message in messages) == 1
+
+
+async def test_nobody_waits_longer_than_twice_the_time_limit(redis_server: RedisServer) -> None:
+    async with _linked(redis_server) as link:
+        redis_server.pause()
+        began = monotonic()
+        results = await asyncio.gather(
+            *(_take(link, f"key-{n}") for n in range(3000)), return_exceptions=True
+        )
+        assert monotonic() - began < 2 * TIMEOUT_S + 0.2  # the machine may be busy
+        assert all(isinstance(result, RedisUnavailable) for result in results)
+        assert not link.is_up
+        redis_server.resume()
+
+
+async def test_queue_is_bounded(redis_server: RedisServer) -> None:
+    async with _linked(redis_server) as link:
+        results = await asyncio.gather(
+            *(_take(link, f"key-{n}") for n in range(12_000)), return_exceptions=True
+        )
+        refused = [result for result in results if isinstance(result, RedisUnavailable)]
+        assert len(refused) >= 12_000 - 10_000 - 500 * LANES
+        assert not any(result.was_sent for result in refused[-1:])
+
+
+@pytest.mark.parametrize(
+    ("sick", "well"),
+    [
+        (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
+        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+    ],
+    ids=["full", "read-only"],
+)
+async def test_redis_that_takes_no_writes_is_left_alone_until_it_does(
+    redis_server: RedisServer, sick: tuple[str, ...], well: tuple[str, ...]
+) -> None:
+    lost = Counted()
+    async with _linked(redis_server, on_loss=lost) as link:
+        redis_server.command(*sick)
+        await _fail_until_left_alone(link)
+        await asyncio.sleep(0.1)  # some probes
+        assert not link.is_up
+        before = lost.number
+        redis_server.command(*well)
+        await lost.more_than(before)
+        assert await _take(link) == 1
+
+
+async def test_flapping_redis_is_used_whenever_it_is_there(redis_server: RedisServer) -> None:
+    lost = Counted()
+    async with _linked(redis_server, on_loss=lost) as link:
+        for round_ in range(3):
+            redis_server.pause()
+            await _fail_until_left_alone(link)
+            before = lost.number
+            redis_server.resume()
+            await lost.more_than(before)
+            assert await _take(link, f"round-{round_}") == 1
+
+
+async def test_server_that_forgot_its_scripts_is_taken_for_a_new_one(
+    redis_server: RedisServer,
+) -> None:
+    lost = Counted()
+    async with _linked(redis_server, on_loss=lost) as link:
+        await _take(link)
+        before = lost.number
+        redis_server.command("SCRIPT", "FLUSH")
+        assert await _take(link) == 1
+        assert lost.number == before + 1
+
+
+async def test_start_without_redis_says_so_and_goes_on(redis_server: RedisServer) -> None:
+    redis_server.kill()
+    lost = Counted()
+    address = RedisAddress(host="127.0.0.1", port=redis_server.port)
+    link = RedisLink(address, timeout_s=TIMEOUT_S, probe_every_s=0.02, on_loss=lost)
+    with pytest.raises(Unreachable, match=f"Redis at 127.0.0.1:{redis_server.port} can't be used"):
+        await link.start()
+    assert not link.is_up
+    redis_server.start()
+    await lost.more_than(0)
+    assert await _take(link) == 1
+    await link.close()
+
+
+async def test_start_with_a_wrong_password_is_refused(start_redis: StartRedis) -> None:
+    server = start_redis("--requirepass", "right")
+    link = RedisLink(RedisAddress(host="127.0.0.1", port=server.port), timeout_s=TIMEOUT_S)
+    with pytest.raises(ConfigError, match="REDIS_PASSWORD"):
+        await link.start()
+    await link.close()
+
+
+async def test_closing_ends_every_wait(redis_server: RedisServer) -> None:
+    async with _linked(redis_server, timeout_s=5) as link:
+        redis_server.pause()
+        calls = [asyncio.create_task(_take(link, f"key-{n}")) for n in range(2000)]
+        await asyncio.sleep(0)
+        await link.close()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(result, RedisUnavailable) for result in results)
+        redis_server.resume()
