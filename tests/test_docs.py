@@ -42,7 +42,7 @@ def test_readme_lists_every_command(command: tuple[str, ...]) -> None:
     """In a row of the table that begins with the words before its last."""
     words = set()
     for line in (ROOT / "README.md").read_text().splitlines():
-        row = re.findall(r"[a-z]+", line) if line.startswith("| `") else []
+        row = re.findall(r"[a-z]+(?:-[a-z]+)*", line) if line.startswith("| `") else []
         if tuple(row[: len(command) - 1]) == command[:-1]:
             words.update(row[len(command) - 1 :])
     assert command[-1] in words

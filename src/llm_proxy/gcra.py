@@ -13,6 +13,7 @@ from llm_proxy.limits import RateLimit
 SECOND: Final = 1_000_000_000
 MIN_LAG: Final = SECOND // 200  # a permit's way to a worker takes less
 MAX_LAG: Final = SECOND // 10
+_UNKNOWN: Final = 1 << 60  # more than any burst
 
 
 class Gcra:
@@ -79,7 +80,7 @@ class IssuingGcra(Gcra):
 
     def alter(self, rate: RateLimit | None, now: int) -> None:
         super().alter(rate, now)
-        self._issued = self.burst  # from now on the arrival alone says what is left
+        self._issued = _UNKNOWN  # from now on the arrival alone says what is left
 
     def take(self, now: int, wanted: int) -> int:
         """How many permits are issued."""
@@ -93,7 +94,7 @@ class IssuingGcra(Gcra):
         if not free + late:
             return 0
         self.arrival = arrival + late * self.interval
-        self._issued = min(self.burst, self._issued + free + late)
+        self._issued += free + late
         return free + late
 
     def wait_for_issue(self, now: int) -> int:
@@ -102,9 +103,8 @@ class IssuingGcra(Gcra):
 
     def give_back(self, permits: int, now: int, age: int) -> None:
         """Taken together `age` ago at most, and never used."""
-        drained = max(0, age)
-        self.arrival -= max(0, permits * self.interval - drained)
-        if now - age >= self._since and self._issued < self.burst:
+        self.arrival -= max(0, permits * self.interval - age)
+        if now - age >= self._since:
             self._issued = max(0, self._issued - permits)
 
     def is_idle(self, now: int) -> bool:

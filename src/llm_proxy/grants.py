@@ -38,20 +38,10 @@ class TokenGrant:
     idle_timeout: float | None = None  # seconds without use after which it has expired
     last_used_at: float = 0.0  # as stored when the snapshot was taken; its creation before any use
     max_requests: int | None  # None: no cap
-    request_count: int = 0
     scope: Scope = Scope()
     token_limits: LimitOverride = LimitOverride()
     project_limits: LimitOverride = LimitOverride()
     upstream_keys: Mapping[str, Secret]  # by name of the api
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenUse:
-    """What a worker counted of one token since it last said so."""
-
-    token_id: str
-    requests: int
-    last_used_at: float  # Unix seconds
 
 
 class Lease(msgspec.Struct, frozen=True):

@@ -15,6 +15,8 @@ import yaml
 from llm_proxy import provider_rules as rules
 from llm_proxy.address import is_loopback
 from llm_proxy.errors import ConfigError
+from llm_proxy.limits import LimitDefaults, LimitOverride
+from llm_proxy.limits_section import read_limits, written_limits
 from llm_proxy.providers import (
     Api,
     Auth,
@@ -52,6 +54,9 @@ class Overrides:
     request_timeout: float
     default_api: str | None
     openai_api_url: str | None
+    global_rate_limit: str | None = None
+    ip_rate_limit: str | None = None
+    max_concurrent_requests: int = 0  # 0: what the file says
 
 
 def builtin_text() -> str:
@@ -77,7 +82,7 @@ class _Reader:
     warnings: list[str] = field(default_factory=list)
 
     def providers(self, document: Value) -> Providers:
-        top = document.mapping(("default_api", "apis"))
+        top = document.mapping(("default_api", "apis", "limits"))
         if "apis" not in top:
             raise document.problem("the key apis is missing; name at least one api under it")
         apis = {}
@@ -92,7 +97,21 @@ class _Reader:
             self.warnings.append(
                 f"OPENAI_API_URL has no effect: {document.name} has no api named openai"
             )
-        return Providers(default_api=default_api, apis=apis)
+        limits = self._with_settings(read_limits(top.get("limits")))
+        return Providers(default_api=default_api, apis=apis, limits=limits)
+
+    def _with_settings(self, limits: LimitDefaults) -> LimitDefaults:
+        given = self.overrides
+        total = LimitOverride(
+            rate_limit=given.global_rate_limit,
+            max_concurrent=given.max_concurrent_requests or None,
+        )
+        client_ip = LimitOverride(rate_limit=given.ip_rate_limit)
+        return msgspec.structs.replace(
+            limits,
+            total=total.applied_to(limits.total),
+            client_ip=client_ip.applied_to(limits.client_ip),
+        )
 
     def _default_api(self, document: Value, given: Value | None, apis: dict[str, Api]) -> str:
         choices = ", ".join(apis)
@@ -264,10 +283,12 @@ def _refuse_shadowing(value: Value, apis: dict[str, Api], default_api: str) -> N
 
 def provider_text(providers: Providers) -> str:
     """The file that would be read as exactly these apis."""
-    document = {
+    document: dict[str, object] = {
         "default_api": providers.default_api,
         "apis": {name: _written_api(api) for name, api in providers.apis.items()},
     }
+    if limits := written_limits(providers.limits):
+        document["limits"] = limits
     return yaml.safe_dump(document, sort_keys=False, width=100)
 
 

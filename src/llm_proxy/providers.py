@@ -6,6 +6,8 @@ from pathlib import Path
 
 import msgspec
 
+from llm_proxy.limits import LimitDefaults
+
 
 class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where an api wants its key; an empty scheme sends the bare key."""
@@ -56,6 +58,7 @@ class Api(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class Providers(msgspec.Struct, frozen=True):
     default_api: str
     apis: dict[str, Api]
+    limits: LimitDefaults = LimitDefaults()
 
 
 def load_providers(
@@ -64,6 +67,9 @@ def load_providers(
     request_timeout: float = 120.0,
     default_api: str | None = None,
     openai_api_url: str | None = None,
+    global_rate_limit: str | None = None,
+    ip_rate_limit: str | None = None,
+    max_concurrent_requests: int = 0,
 ) -> tuple[Providers, list[str]]:
     """The apis of a provider file (None: the built-in ones), and warnings about it.
 
@@ -72,6 +78,11 @@ def load_providers(
     from llm_proxy.provider_file import Overrides, read_providers
 
     overrides = Overrides(
-        request_timeout=request_timeout, default_api=default_api, openai_api_url=openai_api_url
+        request_timeout=request_timeout,
+        default_api=default_api,
+        openai_api_url=openai_api_url,
+        global_rate_limit=global_rate_limit,
+        ip_rate_limit=ip_rate_limit,
+        max_concurrent_requests=max_concurrent_requests,
     )
     return read_providers(path, overrides)

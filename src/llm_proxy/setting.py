@@ -18,6 +18,7 @@ from llm_proxy.address import (
     parse_unix_address,
     write_networks,
 )
+from llm_proxy.database_url import parse_database_path, parse_database_url
 from llm_proxy.quantities import format_duration, format_size, parse_duration, parse_size
 from llm_proxy.redis_address import MOST_DATABASES, parse_redis_url
 
@@ -68,6 +69,16 @@ def parse_whole(lowest: int, highest: int) -> Callable[[str], int]:
     return parse
 
 
+def parse_rate_limit(text: str) -> str:
+    from llm_proxy.limits import format_rate, parse_rate
+
+    word = text.strip()
+    try:
+        return format_rate(parse_rate(f"{word}/min" if word.isdigit() else word))
+    except ValueError as exc:
+        raise ValueError(f"{exc} (a bare number is of a minute)") from None
+
+
 def parse_bool(text: str) -> bool:
     word = text.strip().lower()
     if word in ("true", "1", "yes", "on"):
@@ -104,18 +115,6 @@ def parse_path(text: str) -> Path:
 
 def parse_audit_file(text: str) -> Path | None:
     return None if text.strip().lower() == "off" else parse_path(text)
-
-
-def parse_database(text: str) -> Path:
-    """A path or a `sqlite:///PATH` URL."""
-    rule = "a file path or sqlite:///PATH (other databases aren't supported yet)"
-    if text.startswith("sqlite:///"):
-        text = text.removeprefix("sqlite:///")
-    elif "://" in text or text.startswith(":memory:"):
-        raise ValueError(rule)
-    if not text.strip() or "\0" in text:
-        raise ValueError(rule)
-    return Path(text)
 
 
 def parse_url(text: str) -> str:
@@ -299,8 +298,22 @@ SETTINGS: tuple[Setting, ...] = (
         env="MAX_CONCURRENT_REQUESTS",
         default="0",
         parse=parse_whole(0, 1_000_000),
-        doc="Requests to upstreams that may run at once, shared out evenly among the workers; "
-        "more get 503. 0: unlimited.",
+        doc="Requests to upstreams that may run at once, in all workers together; more get 503. "
+        "0: what the provider file says of limits.total, else unlimited.",
+    ),
+    Setting(
+        field="global_rate_limit",
+        env="GLOBAL_RATE_LIMIT",
+        parse=parse_rate_limit,
+        doc="Requests of all clients together, like 100/s or 5000/min (a bare number: a minute), "
+        "or unlimited; instead of the provider file's limits.total.rate_limit.",
+    ),
+    Setting(
+        field="ip_rate_limit",
+        env="IP_RATE_LIMIT",
+        parse=parse_rate_limit,
+        doc="Requests from each client address (IPv6: each /64) likewise, instead of the provider "
+        "file's limits.client_ip.rate_limit.",
     ),
     Setting(
         field="client_head_timeout",
@@ -407,8 +420,25 @@ SETTINGS: tuple[Setting, ...] = (
         env="DATABASE_PATH",
         flag="--db",
         home_file="llm-proxy.db",
-        parse=parse_database,
+        parse=parse_database_path,
         doc="SQLite database of projects and tokens.",
+    ),
+    Setting(
+        field="database_url",
+        env="DATABASE_URL",
+        flag="--db",
+        parse=parse_database_url,
+        is_secret=True,
+        doc="Database instead of DATABASE_PATH: postgresql://USER:PASSWORD@HOST/DATABASE, "
+        "mysql://… (also MariaDB) or sqlite:///PATH.",
+    ),
+    Setting(
+        field="database_pool_size",
+        env="DATABASE_POOL_SIZE",
+        default="10",
+        parse=parse_whole(1, 1000),
+        doc="Connections to a database server that management may use at once; each worker uses "
+        "two at most. A SQLite file has one.",
     ),
     Setting(
         field="redis_url",

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from llm_proxy.address import Address, UnixAddress
+from llm_proxy.database_url import DatabaseUrl
 from llm_proxy.errors import ConfigError, WrongUsage
 from llm_proxy.home import Home
 from llm_proxy.secrets import Secret, new_encryption_key, new_management_token
@@ -30,7 +31,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout: float  # seconds
     max_request_size: int  # bytes
     store_grace: float  # seconds
-    max_concurrent_requests: int  # of all workers; 0: unlimited
+    max_concurrent_requests: int  # of all workers; 0: as the provider file says
+    global_rate_limit: str | None  # as `parse_rate` takes it; None: as the provider file says
+    ip_rate_limit: str | None
     client_head_timeout: float  # seconds, these four
     client_body_timeout: float
     keep_alive_timeout: float
@@ -44,7 +47,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     config_path: Path | None  # None: the built-in profile
     default_api: str | None
     openai_api_url: str | None
-    database_path: Path
+    database_path: Path  # see `database`
+    database_url: Path | DatabaseUrl | None
+    database_pool_size: int
     redis_url: Secret | None
     redis_addr: Address | None
     redis_db: int | None
@@ -67,6 +72,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     audit_store_in_db: bool
     audit_retention: float  # seconds
     manage_api_base_url: str
+
+    @property
+    def database(self) -> Path | DatabaseUrl:
+        return self.database_path if self.database_url is None else self.database_url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +150,7 @@ def resolve_settings(
                 f"{misplaced.place} can't be set in the home folder itself; "
                 "set it in the environment"
             )
+    _choose_database(layers)
     values: dict[str, object] = {"home": home}
     sources = {"LLM_PROXY_HOME": place.removesuffix(": LLM_PROXY_HOME")}
     for setting in SETTINGS:
@@ -189,7 +199,7 @@ def _hint(name: str) -> str:
 
 def _given_as_flags(flags: Mapping[str, object], folder: Path) -> dict[str, _Given]:
     by_field = {setting.field: setting for setting in SETTINGS}
-    return {
+    given = {
         field: _Given(
             text=_written(value),
             place=by_field[field].flag or field,
@@ -199,6 +209,9 @@ def _given_as_flags(flags: Mapping[str, object], folder: Path) -> dict[str, _Giv
         for field, value in flags.items()
         if value is not None
     }
+    if (database := given.get("database_path")) is not None and "://" in database.text:
+        given["database_url"] = given.pop("database_path")  # --db takes both
+    return given
 
 
 def _written(value: object) -> str:
@@ -233,6 +246,25 @@ def _given_in_file(path: Path) -> dict[str, _Given]:
 
 
 _Layers = tuple[dict[str, _Given], ...]
+
+
+def _choose_database(layers: _Layers) -> None:
+    """A flag is the only one then; without one there must not be two."""
+    names = ("database_path", "database_url")
+    flags, *others = layers
+    if any(name in flags for name in names):
+        for layer in others:
+            for name in names:
+                layer.pop(name, None)
+    places = [
+        next(layer[name].place for layer in others if name in layer)
+        for name in names
+        if any(name in layer for layer in others)
+    ]
+    if len(places) == 2:
+        raise ConfigError(
+            f"there are two databases, by {places[0]} and by {places[1]}; remove one of them"
+        )
 
 
 def _find_home(layers: _Layers) -> tuple[Home, str]:

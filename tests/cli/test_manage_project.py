@@ -131,12 +131,25 @@ def test_an_update_changes_what_it_names(
     assert "nothing to update" in shown.err
 
 
+def test_a_project_has_limits_of_its_own(
+    manage: Run, create: Callable[..., dict[str, Any]]
+) -> None:
+    project = create("--rate-limit", "600/min", "--rate-burst", "5", "--max-concurrent", "50")
+    limits = {"rate_limit": "600/min", "rate_burst": 5, "max_concurrent": 50}
+    assert limits.items() <= project.items()
+    shown = manage("project", "update", project["id"], "--rate-limit", "default")
+    assert "Rate limit:   default, burst 5" in shown.out
+    assert "Concurrent:   50" in shown.out
+
+
 def test_a_project_is_deactivated_and_activated(
     manage: Run, create: Callable[..., dict[str, Any]]
 ) -> None:
     project = create()
     manage("token", "generate")
-    shown = manage("project", "deactivate", project["id"], "--revoke-tokens", "--json")
+    shown = manage(
+        "project", "deactivate", project["id"], "--revoke-tokens", "--cancel-running", "--json"
+    )
     assert json.loads(shown.out)["is_active"] is False
     assert json.loads(manage("token", "list", "--json").out)[0]["is_active"] is False
     shown = manage("token", "generate", "--project-id", project["id"])
@@ -152,7 +165,7 @@ def test_a_project_is_deleted(manage: Run, create: Callable[..., dict[str, Any]]
     shown = manage("project", "delete", project["id"])
     assert shown.exit_code == 1
     assert "still has 1 active token" in shown.err
-    shown = manage("project", "delete", project["id"], "--force", "--json")
+    shown = manage("project", "delete", project["id"], "--force", "--cancel-running", "--json")
     assert shown.exit_code == 0
     assert json.loads(shown.out) == {"id": project["id"], "deleted": True}
     assert manage("project", "delete", project["id"]).exit_code == 4

@@ -73,6 +73,35 @@ def test_it_has_the_cap_and_name_that_were_asked_for(
     assert generate("--max-requests", "0")["max_requests"] is None
 
 
+def test_it_is_narrowed_and_limited_as_asked(
+    manage: Run, generate: Callable[..., dict[str, Any]]
+) -> None:
+    made = generate(
+        *("--not-before", "2100-01-01T00:00:00Z", "--expires-at", "2100-02-01T00:00:00Z"),
+        *("--idle-timeout", "30d", "--rate-limit", "60/min", "--rate-burst", "9"),
+        *("--max-concurrent", "2", "--allow-api", "openai", "--allow-endpoint", "/v1/models"),
+        *("--allow-endpoint", "/v1/files/*", "--allow-method", "GET", "--allow-model", "gpt-4*"),
+        *("--allow-network", "10.0.0.0/8"),
+    )
+    token = json.loads(manage("token", "get", made["id"], "--json").out)
+    assert {
+        "not_before": "2100-01-01T00:00:00Z",
+        "expires_at": "2100-02-01T00:00:00Z",
+        "idle_timeout_seconds": 2_592_000,
+        "scope": {
+            "apis": ["openai"],
+            "endpoints": ["/v1/models", "/v1/files/*"],
+            "methods": ["GET"],
+            "models": ["gpt-4*"],
+            "networks": ["10.0.0.0/8"],
+        },
+        "rate_limit": "60/min",
+        "rate_burst": 9,
+        "max_concurrent": 2,
+    }.items() <= token.items()
+    assert "pending" in manage("token", "list").out
+
+
 @pytest.mark.parametrize("duration", ["soon", "0", "30s", "1.5", "-5m", "1y"])
 def test_a_wrong_duration_is_wrong_usage(manage: Run, duration: str) -> None:
     shown = manage("token", "generate", f"--duration={duration}")
@@ -176,6 +205,14 @@ def test_an_update_changes_what_it_names(
     assert update("--inactive")["is_active"] is False
     assert update("--active")["is_active"] is True
     assert "never" in manage("token", "list").out
+    assert update("--rate-limit", "10/s", "--max-concurrent", "0")["max_concurrent"] == 0
+    assert update("--rate-limit", "default")["rate_limit"] is None
+    assert update("--idle-timeout", "1h", "--not-before", "2020-01-01T00:00:00Z")["not_before"]
+    assert update("--idle-timeout", "none")["idle_timeout_seconds"] is None
+    assert update("--allow-model", "o3", "--allow-method", "POST")["scope"]["models"] == ["o3"]
+    assert update("--allow-model", "any")["scope"]["methods"] == ["POST"]
+    assert update("--no-scope")["scope"] is None
+    assert update("--inactive", "--cancel-running")["is_active"] is False
 
 
 @pytest.mark.parametrize(
@@ -184,6 +221,10 @@ def test_an_update_changes_what_it_names(
         ([], 2, "nothing to update"),
         (["--duration", "1h", "--expires-at", "never"], 2, "either --duration or --expires-at"),
         (["--max-requests", "-1"], 2, "--max-requests"),
+        (["--no-scope", "--allow-api", "openai"], 2, "either --no-scope or --allow options"),
+        (["--allow-api", "mistral"], 1, "scope.apis names 'mistral', but the configured apis are"),
+        (["--rate-limit", "fast"], 1, "rate_limit must be requests in a time, like 10/s"),
+        (["--cancel-running"], 1, "cancel_running requires is_active to be false"),
         (["--expires-at", "tomorrow"], 2, "--expires-at must be `never` or a time"),
         (["--expires-at", "2100-01-01"], 2, "not '2100-01-01'"),
     ],
@@ -202,8 +243,8 @@ def test_a_wrong_update_is_told(
 
 def test_a_token_is_revoked(manage: Run, generate: Callable[..., dict[str, Any]]) -> None:
     token = generate()
-    for _ in range(2):
-        shown = manage("token", "revoke", token["id"], "--yes", "--json")
+    for arguments in ([], ["--cancel-running"]):
+        shown = manage("token", "revoke", token["id"], "--yes", "--json", *arguments)
         assert json.loads(shown.out) == {"id": token["id"], "is_active": False}
     assert "State:        revoked" in manage("token", "get", token["id"]).out
     assert manage("token", "revoke", "nobody").exit_code == 4
@@ -216,7 +257,7 @@ def test_all_tokens_of_a_project_are_revoked(
         generate()
     shown = manage("token", "revoke", "--project-id", project_id)
     assert "2 of 2 tokens revoked now." in shown.err
-    shown = manage("token", "revoke", "--project-id", project_id, "--json")
+    shown = manage("token", "revoke", "--project-id", project_id, "--cancel-running", "--json")
     assert json.loads(shown.out) == {
         "revoked_count": 0,
         "already_revoked_count": 2,

@@ -97,6 +97,27 @@ def test_ids_cannot_lead_to_other_paths() -> None:
     assert seen == ["/manage/tokens/..%2Fprojects%2Fp%3Fforce%3Dtrue%23"]
 
 
+def test_running_requests_are_cancelled_on_demand() -> None:
+    seen: list[tuple[str, bytes]] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append((request.url.query.decode(), request.content))
+        counts = {"revoked_count": 0, "already_revoked_count": 0, "total_tokens": 0}
+        return httpx.Response(200, json=counts)
+
+    with client_of(handler) as client:
+        client.revoke_token("t", cancel_running=True)
+        client.delete_project("p", force=True, cancel_running=True)
+        client.revoke_project_tokens("p", cancel_running=True)
+        client.revoke_project_tokens("p")
+    assert seen == [
+        ("cancel_running=true", b""),
+        ("force=true&cancel_running=true", b""),
+        ("", b'{"cancel_running":true}'),
+        ("", b""),
+    ]
+
+
 def test_a_token_is_looked_up_without_being_sent() -> None:
     seen: list[httpx.Request] = []
 

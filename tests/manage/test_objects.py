@@ -9,6 +9,7 @@ import pytest
 from llm_proxy.manage.objects import NewToken, Token
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
+EARLIER, LATER = NOW - timedelta(seconds=1), NOW + timedelta(seconds=1)
 ANSWER: dict[str, Any] = {
     "id": "t",
     "name": "",
@@ -29,6 +30,12 @@ ANSWER: dict[str, Any] = {
     [
         ({}, "active"),
         ({"is_active": False, "expires_at": NOW}, "revoked"),
+        ({"is_active": False, "expires_at": NOW, "deactivated_at": EARLIER}, "revoked"),
+        ({"is_active": False, "expires_at": EARLIER, "deactivated_at": EARLIER}, "expired"),
+        ({"idle_expires_at": NOW, "expires_at": LATER}, "expired"),
+        ({"idle_expires_at": LATER}, "active"),
+        ({"not_before": LATER}, "pending"),
+        ({"not_before": NOW}, "active"),
         ({"expires_at": NOW, "max_requests": 3}, "expired"),
         ({"expires_at": NOW + timedelta(seconds=1)}, "active"),
         ({"max_requests": 3}, "used up"),

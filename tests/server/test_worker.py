@@ -23,6 +23,7 @@ from llm_proxy.server.child_process import child_environment, module_command, st
 from llm_proxy.server.tally import Tally
 from llm_proxy.server.worker_process import WorkerProcess
 from llm_proxy.store.database import Store
+from llm_proxy.store.encryption import begin_rotation, finish_rotation, reencrypt
 from llm_proxy.store.projects import Project, create_project
 from llm_proxy.store.tokens import Token, create_token, get_token, revoke_token
 
@@ -45,7 +46,8 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.key = new_encryption_key()
         self.token = new_token().reveal().encode()
-        self.store = Store(folder / "llm-proxy.db", cipher=Cipher(self.key))
+        self.path = folder / "llm-proxy.db"
+        self.store = Store(self.path, cipher=Cipher(self.key))
         self.peers: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = (
             asyncio.Queue()
         )
@@ -67,15 +69,15 @@ class Bench:
             allowed_methods=("POST",),
         )
         self.config = WorkerConfig(
-            database=str(self.store.path),
+            database=Secret(str(self.path)),
             encryption_key=self.key,
             providers=Providers(default_api="openai", apis={"openai": api}),
-            control_socket=str(self.store.path.with_name("control")),
+            control_socket=str(self.path.with_name("control")),
             events_socket=None,
             management_is_public=True,
             max_request_size=1000,
             debug_headers=False,
-            log_file=str(self.store.path.with_name("worker.log")),
+            log_file=str(self.path.with_name("worker.log")),
         )
 
     def _fill(self) -> None:
@@ -342,3 +344,18 @@ async def test_a_worker_is_measured_while_it_serves(bench: Bench) -> None:
     assert totals.counters["token_lookups", ("found",)] == 1
     assert totals.circuits["openai"].state == "closed"
     upstream.close()
+
+
+async def test_a_new_encryption_key_is_learned_while_the_database_tells(bench: Bench) -> None:
+    worker = await bench.launch()
+    await worker.wait_until_ready()
+    new = begin_rotation(bench.store, None, at=NOW).new
+    assert await worker.invalidate(Invalidate(1, [Change("key", new.key_id)]), timeout_s=5)
+    reencrypt(bench.store)
+    finish_rotation(bench.store)
+    reader, upstream = await bench.stream()  # on a token whose key it had not read before
+    upstream.write(b"0\r\n\r\n")
+    async with asyncio.timeout(LIMIT_S):
+        assert await reader.readuntil(b"0\r\n\r\n")
+    worker.drain(5)
+    assert await exit_code(worker) == 0

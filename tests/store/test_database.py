@@ -15,13 +15,11 @@ import pytest
 
 from llm_proxy.database_url import DatabaseUrl, write_database
 from llm_proxy.errors import StoreError, StoreUnavailable
-from llm_proxy.grants import TokenUse
 from llm_proxy.secrets import Cipher, new_encryption_key
 from llm_proxy.store.changes import Change, append_change, changes_after, last_change_id
 from llm_proxy.store.database import Store
-from llm_proxy.store.grants import record_usage
 from llm_proxy.store.migrations import MIGRATIONS
-from llm_proxy.store.tokens import Token, get_token
+from llm_proxy.store.tokens import Token, get_token, revoke_token
 
 pytestmark = pytest.mark.anyio
 
@@ -37,10 +35,12 @@ def test_what_is_committed_is_durable_and_private(sqlite_store: Store, tmp_path:
     assert files == {"store.db": 0o600, "store.db-wal": 0o600, "store.db-shm": 0o600}
 
 
-def test_a_failure_inside_undoes_all_of_a_transaction(store: Store, add_token: AddToken) -> None:
+def test_a_failure_inside_undoes_all_of_a_transaction(
+    store: Store, add_token: AddToken, now: datetime
+) -> None:
     token, _ = add_token()
     with pytest.raises(RuntimeError, match="half-way"), store.writing():
-        record_usage(store, [TokenUse(token_id=token.id, requests=1, last_used_at=0)])
+        revoke_token(store, token.id, at=now)
         raise RuntimeError("half-way")
     assert get_token(store, token.id) == token
 
@@ -190,14 +190,16 @@ def test_a_locked_database_is_told_at_the_start(tmp_path: Path) -> None:
 _COUNT = """
 import sys
 from llm_proxy.database_url import parse_database
-from llm_proxy.grants import TokenUse
+from datetime import UTC, datetime
+from llm_proxy.grants import LeaseUse
 from llm_proxy.store.database import Store
-from llm_proxy.store.grants import record_usage
+from llm_proxy.store.leases import give_back_leases, take_lease
 
 store = Store(parse_database(sys.argv[1]), cipher=None)
 store.open(migrate=True)
 for _ in range(int(sys.argv[3])):
-    record_usage(store, [TokenUse(token_id=sys.argv[2], requests=1, last_used_at=0)])
+    lease = take_lease(store, sys.argv[2], 1, host="h", holder="w", at=datetime.now(UTC))
+    give_back_leases(store, [LeaseUse(lease.id, 1, 0.0)])
 store.close()
 """
 

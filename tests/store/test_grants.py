@@ -6,11 +6,12 @@ from datetime import datetime, timedelta
 import pytest
 
 from llm_proxy.errors import StoreError
-from llm_proxy.grants import Scope, TokenGrant, TokenUse
+from llm_proxy.grants import Lease, LeaseUse, Scope, TokenGrant
 from llm_proxy.limits import LimitOverride
 from llm_proxy.secrets import Secret
 from llm_proxy.store.database import Store
-from llm_proxy.store.grants import load_grant, record_usage, warns_at
+from llm_proxy.store.grants import load_grant, warns_at
+from llm_proxy.store.leases import settle_leases, take_lease
 from llm_proxy.store.projects import Project, ProjectChanges, delete_project, update_project
 from llm_proxy.store.tokens import (
     Token,
@@ -175,33 +176,12 @@ def test_after_two_rotations_the_first_secret_is_unknown(
     assert load_grant(store, b"3" * 32) is not None
 
 
-def test_usage_adds_up_and_keeps_the_latest_time(
-    store: Store, add_token: AddToken, now: datetime
-) -> None:
-    one, other = add_token()[0].id, add_token()[0].id
-    late, early = now.timestamp() + 10, now.timestamp()
-    record_usage(
-        store,
-        [
-            TokenUse(token_id=one, requests=2, last_used_at=late),
-            TokenUse(token_id=other, requests=5, last_used_at=early),
-            TokenUse(token_id="gone", requests=9, last_used_at=early),
-        ],
-    )
-    record_usage(store, [TokenUse(token_id=one, requests=1, last_used_at=early)])
-    found = get_token(store, one)
-    assert found is not None
-    assert found.request_count == 3
-    assert found.last_used_at == now + timedelta(seconds=10)
-    found = get_token(store, other)
-    assert found is not None
-    assert (found.request_count, found.last_used_at) == (5, now)
-
-
 def test_an_update_never_loses_a_count(store: Store, add_token: AddToken, now: datetime) -> None:
-    token, digest = add_token(max_requests=10)
-    record_usage(store, [TokenUse(token_id=token.id, requests=4, last_used_at=0)])
+    token, _ = add_token(max_requests=10)
+    lease = take_lease(store, token.id, 8, host="h", holder="w", at=now)
+    assert isinstance(lease, Lease)
+    settle_leases(store, [LeaseUse(lease.id, 2, 0.0)])
     update_token(store, token.id, TokenChanges(max_requests=20, is_active=False), at=now)
-    grant = load_grant(store, digest)
-    assert grant is not None
-    assert (grant.request_count, grant.max_requests) == (4, 20)
+    found = get_token(store, token.id)
+    assert found is not None
+    assert (found.request_count, found.max_requests) == (2, 20)

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from llm_proxy.database_url import DatabaseUrl, parse_database
+from llm_proxy.database_url import parse_database
 from llm_proxy.store.engines.mysql import MysqlEngine
 from llm_proxy.store.engines.postgres import PostgresEngine
 from llm_proxy.store.engines.sqlite import SqliteEngine
@@ -48,15 +47,3 @@ def test_a_driver_that_is_not_installed_is_named_with_what_installs_it() -> None
     assert "pip install 'llm-proxy[postgres]'" in shown
     assert "pip install 'llm-proxy[mysql]'" in shown
     assert "secret" not in shown
-
-
-def test_a_file_needs_no_driver(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-c",
-        "import sys, llm_proxy.store.database\nprint(sorted(sys.modules))",
-    ]
-    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "'psycopg'" not in shown
-    assert "'pymysql'" not in shown
-    assert not isinstance(tmp_path, DatabaseUrl)

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from llm_proxy.errors import Conflict, StoreError
+from llm_proxy.limits import LimitOverride
 from llm_proxy.secrets import Cipher, Secret, new_encryption_key
+from llm_proxy.store.changes import Change, changes_after, last_change_id
 from llm_proxy.store.database import Store
+from llm_proxy.store.own_limits import LimitChanges
 from llm_proxy.store.projects import (
     Project,
     ProjectChanges,
@@ -102,6 +105,27 @@ def test_deactivation_is_dated_and_activation_clears_the_date(
         assert (updated.is_active, updated.deactivated_at) == (is_active, expected)
 
 
+def test_limits_of_its_own_are_kept_and_changed(
+    store: Store, add_project: AddProject, now: datetime
+) -> None:
+    limits = LimitOverride(rate_limit="60/min", rate_burst=9, max_concurrent=0)
+    project = add_project(limits=limits)
+    assert get_project(store, project.id) == project
+    changes = ProjectChanges(limits=LimitChanges(rate_limit="unlimited", rate_burst=None))
+    updated = update_project(store, project.id, changes, at=now)
+    assert updated is not None
+    assert updated.limits == LimitOverride(rate_limit="unlimited", max_concurrent=0)
+
+
+def test_a_project_can_be_cut(store: Store, add_project: AddProject, now: datetime) -> None:
+    project = add_project()
+    seen = last_change_id(store)
+    changes = ProjectChanges(is_active=False, cuts_running=True)
+    update_project(store, project.id, changes, at=now)
+    delete_project(store, project.id, at=now, force=True, cuts_running=True)
+    assert changes_after(store, seen)[1] == [Change("project_cut", project.id)] * 2
+
+
 def test_deactivation_can_revoke_the_tokens(
     store: Store, add_token: AddToken, now: datetime
 ) -> None:
@@ -120,10 +144,15 @@ def test_deletion_is_refused_while_a_token_works(
     project = add_project()
     add_token(project_id=project.id, is_active=False)
     add_token(project_id=project.id, expires_at=now)
-    add_token(project_id=project.id, expires_at=now + timedelta(microseconds=1))
+    add_token(project_id=project.id, idle_timeout_s=60, created_at=now - timedelta(minutes=1))
+    add_token(
+        project_id=project.id,
+        not_before=now + timedelta(microseconds=1),
+        expires_at=now + timedelta(microseconds=2),
+    )
     with pytest.raises(Conflict, match="still has 1 active token; revoke"):
         delete_project(store, project.id, at=now, force=False)
-    assert list_tokens(store, limit=10, project_id=project.id).total == 3
+    assert list_tokens(store, limit=10, project_id=project.id).total == 4
     assert delete_project(store, project.id, at=now + timedelta(seconds=1), force=False)
     assert list_tokens(store, limit=10).total == 0
     assert get_project(store, project.id) is None

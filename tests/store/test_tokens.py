@@ -2,12 +2,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
 from llm_proxy.errors import StoreError
+from llm_proxy.grants import Scope
+from llm_proxy.limits import LimitOverride
+from llm_proxy.store.changes import Change, changes_after, last_change_id
 from llm_proxy.store.database import Store
+from llm_proxy.store.own_limits import LimitChanges
 from llm_proxy.store.projects import Project
+from llm_proxy.store.scopes import ScopeChanges
 from llm_proxy.store.tokens import (
     RevokedTokens,
     Token,
@@ -28,7 +34,13 @@ def test_a_token_comes_back_as_it_was_created(
     store: Store, add_token: AddToken, now: datetime
 ) -> None:
     token, digest = add_token(
-        name="für CI", expires_at=now + timedelta(days=1), max_requests=2**53 - 1
+        name="für CI",
+        expires_at=now + timedelta(days=1),
+        max_requests=2**53 - 1,
+        not_before=now,
+        idle_timeout_s=3600,
+        scope=Scope(models=("gpt-4*",)),
+        limits=LimitOverride(rate_limit="60/min", rate_burst=2, max_concurrent=3),
     )
     assert get_token(store, token.id) == token
     assert find_token(store, digest) == token
@@ -75,6 +87,49 @@ def test_an_update_changes_what_it_names_and_nothing_else(
     assert updated is not None
     assert (updated.name, updated.max_requests, updated.expires_at) == ("after", None, None)
     assert update_token(store, "nobody", TokenChanges(name="x"), at=now) is None
+
+
+def test_an_update_narrows_and_limits(store: Store, add_token: AddToken, now: datetime) -> None:
+    token, _ = add_token(scope=Scope(apis=("openai",)), limits=LimitOverride(max_concurrent=1))
+
+    def update(**changes: Any) -> Token:
+        updated = update_token(store, token.id, TokenChanges(**changes), at=now)
+        assert updated == get_token(store, token.id)
+        assert updated is not None
+        return updated
+
+    assert update(not_before=now, idle_timeout_s=60).idle_expires_at == now + timedelta(minutes=1)
+    assert update(not_before=None, idle_timeout_s=None).idle_expires_at is None
+    narrowed = update(scope=ScopeChanges(models=("gpt-4",)))
+    assert narrowed.scope == Scope(apis=("openai",), models=("gpt-4",))
+    assert update(name="x").scope == narrowed.scope
+    assert update(scope=None).scope == Scope()
+    limited = update(limits=LimitChanges(rate_limit="1/s"))
+    assert limited.limits == LimitOverride(rate_limit="1/s", max_concurrent=1)
+    assert update(limits=LimitChanges(max_concurrent=None)).limits.max_concurrent is None
+
+
+@pytest.mark.parametrize("is_active", [True, False])
+def test_a_cut_is_told_even_of_a_token_that_was_revoked_before(
+    store: Store, add_token: AddToken, now: datetime, is_active: bool
+) -> None:
+    token, _ = add_token(is_active=is_active)
+    seen = last_change_id(store)
+    assert revoke_token(store, token.id, at=now, cuts_running=True)
+    assert changes_after(store, seen)[1] == [Change("token_cut", token.id)]
+
+
+@pytest.mark.parametrize(("cuts", "kind"), [(False, "project"), (True, "project_cut")])
+def test_revoking_all_can_cut_what_runs(
+    store: Store, add_token: AddToken, now: datetime, cuts: bool, kind: str
+) -> None:
+    token, _ = add_token()
+    seen = last_change_id(store)
+    revoke_project_tokens(store, token.project_id, at=now, cuts_running=cuts)
+    assert changes_after(store, seen)[1] == [Change(kind, token.project_id)]
+    again = last_change_id(store)
+    revoke_project_tokens(store, token.project_id, at=now, cuts_running=cuts)
+    assert len(changes_after(store, again)[1]) == cuts
 
 
 def test_revoking_is_dated_once_and_can_be_undone(

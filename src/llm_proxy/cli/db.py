@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llm_proxy.cli.db_copy import copy
 from llm_proxy.cli.db_encryption import encrypt, rotate_key
-from llm_proxy.errors import Conflict
-from llm_proxy.settings import Settings, load_settings
+from llm_proxy.cli.serving import refuse_while_serving
+from llm_proxy.settings import load_settings
+
+if TYPE_CHECKING:
+    from llm_proxy.database_url import DatabaseUrl
 
 app = typer.Typer(
     help="Look after the database on this machine, without a server.", no_args_is_help=True
 )
+app.command()(copy)
 app.command()(encrypt)
 app.command()(rotate_key)
 
@@ -23,8 +28,8 @@ Database = Annotated[
     str | None,
     typer.Option(
         "--db",
-        metavar="PATH",
-        help="Database file instead of DATABASE_PATH or that of the home.",
+        metavar="PATH|URL",
+        help="Database instead of DATABASE_PATH, DATABASE_URL or that of the home.",
     ),
 ]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -39,8 +44,8 @@ def migrate(*, db: Database = None, as_json: AsJSON = False) -> None:
     from llm_proxy.store.schema import migrate_schema
 
     settings = load_settings({"database_path": db})
-    path = settings.database_path
-    if path.parent == settings.home.path:
+    path = settings.database
+    if isinstance(path, Path) and path.parent == settings.home.path:
         settings.home.ensure()
     applied = migrate_schema(path)
     if as_json:
@@ -93,8 +98,8 @@ def rollback(
     from llm_proxy.store.schema import rollback_schema
 
     settings = load_settings({"database_path": db})
-    path = settings.database_path
-    _refuse_while_serving(settings)
+    path = settings.database
+    refuse_while_serving(settings.home, path)
     if not yes and not sys.stdin.isatty():
         raise typer.BadParameter("a rollback loses data; confirm it with --yes")
     question = f"Undo {steps} migration(s) of {path} with their data?"
@@ -110,24 +115,8 @@ def rollback(
     _tell(f"{len(undone)} undone in {path}." if undone else f"There is nothing to undo in {path}.")
 
 
-def _refuse_while_serving(settings: Settings) -> None:
-    """Its workers would go on with tables that are gone."""
-    from llm_proxy.server.pidfile import running_pid
-    from llm_proxy.server.state import read_state
-
-    home = settings.home
-    state = read_state(home.state_file)
-    if state is None or state.pid != (pid := running_pid(home.pid_file)):
-        return
-    if Path(state.flags.get("database_path", home.database)) == settings.database_path:
-        raise Conflict(
-            f"the server with pid {pid} uses {settings.database_path}; "
-            "stop it first: llm-proxy server stop"
-        )
-
-
-def _path(db: str | None) -> Path:
-    return load_settings({"database_path": db}).database_path
+def _path(db: str | None) -> Path | DatabaseUrl:
+    return load_settings({"database_path": db}).database
 
 
 def _tell(message: str) -> None:

@@ -76,14 +76,14 @@ def rotate_key(
             "database; make one with `openssl rand -base64 32` and give it as NEW_ENCRYPTION_KEY"
         )
     wanted = None if generate else _new_key(new_key)
-    confirm(f"Rotate the encryption key of {settings.database_path}?", yes=yes or new_key == "-")
+    confirm(f"Rotate the encryption key of {settings.database}?", yes=yes or new_key == "-")
     with _opened(settings, cipher) as store:
         outcome = rotate(
             store,
             settings,
             wanted,
             place=place,
-            is_shared=not isinstance(settings.database_path, Path),
+            is_shared=not isinstance(settings.database, Path),
             at=datetime.now(UTC),
         )
     _report_rotation(settings, outcome, as_json=as_json)
@@ -137,7 +137,7 @@ def _encrypt_own(db: str | None, *, as_json: bool) -> None:
     with _opened(settings, cipher) as store:
         counts = reencrypt(store)
     if as_json:
-        print_json({"database": str(settings.database_path), "api_keys": counts._asdict()})
+        print_json({"database": str(settings.database), "api_keys": counts._asdict()})
     else:
         _print_counts(counts)
 
@@ -168,7 +168,7 @@ def _take_over(
     data = read_legacy(source, [Cipher(key) for key in others], now=now)
     if not yes and not sys.stdin.isatty():
         raise typer.BadParameter("confirm with --yes what is written to the database")
-    question = f"Take over {_contents(data)} into {settings.database_path}?"
+    question = f"Take over {_contents(data)} into {settings.database}?"
     confirm(question, yes=yes)
     settings, cipher, made = _with_key(settings)
     try:
@@ -183,6 +183,7 @@ def _take_over(
 
 def _found(db: str | None) -> tuple[Settings, Cipher, KeyPlace | None]:
     """The settings, the key, and where the home keeps it if that is the key's place."""
+    from llm_proxy.database_url import write_database
     from llm_proxy.secrets import Cipher
     from llm_proxy.server.key_rotation import KeyPlace
     from llm_proxy.server.state import read_state
@@ -195,9 +196,9 @@ def _found(db: str | None) -> tuple[Settings, Cipher, KeyPlace | None]:
         )
     state = read_state(settings.home.state_file)
     served = None if state is None else state.flags.get("database_path")
-    of_home = {str(resolve_settings({}).settings.database_path), served}
+    of_home = {write_database(resolve_settings({}).settings.database), served}
     place = KeyPlace.of(settings.home, resolved.sources["ENCRYPTION_KEY"])
-    is_of_home = str(settings.database_path) in of_home
+    is_of_home = write_database(settings.database) in of_home
     return settings, Cipher(settings.encryption_key), place if is_of_home else None
 
 
@@ -222,7 +223,7 @@ def _with_key(settings: Settings) -> tuple[Settings, Cipher, list[Path]]:
 def _opened(settings: Settings, cipher: Cipher, *, migrate: bool = False) -> Iterator[Store]:
     from llm_proxy.store.database import Store
 
-    store = Store(settings.database_path, cipher=cipher)
+    store = Store(settings.database, cipher=cipher)
     try:
         store.open(migrate=migrate)
         yield store
@@ -237,7 +238,7 @@ def _finish(settings: Settings, cipher: Cipher, *, yes: bool, as_json: bool) -> 
     with _opened(settings, cipher) as store:
         is_finished = finish(store, settings)
     if as_json:
-        print_json({"database": str(settings.database_path), "finished": is_finished})
+        print_json({"database": str(settings.database), "finished": is_finished})
     else:
         tell(
             "The rotation is finished: the old key opens nothing any more."
@@ -295,7 +296,7 @@ def _report_rotation(settings: Settings, outcome: Outcome, *, as_json: bool) -> 
     if as_json:
         print_json(
             {
-                "database": str(settings.database_path),
+                "database": str(settings.database),
                 "old_key_id": outcome.old_key,
                 "new_key_id": outcome.new_key,
                 "resumed": outcome.was_begun,
@@ -308,7 +309,7 @@ def _report_rotation(settings: Settings, outcome: Outcome, *, as_json: bool) -> 
         return
     if outcome.was_begun:
         tell("A rotation that was begun before went on.")
-    tell(f"{outcome.reencrypted} upstream keys of {settings.database_path} were re-encrypted.")
+    tell(f"{outcome.reencrypted} upstream keys of {settings.database} were re-encrypted.")
     if outcome.old_key_file is not None:
         tell(
             f"The home holds the new key. The old one is in {outcome.old_key_file}: "
@@ -333,7 +334,7 @@ def _report_import(
     if as_json:
         print_json(
             {
-                "database": str(settings.database_path),
+                "database": str(settings.database),
                 "projects": {"imported": imported.projects, "skipped": imported.projects_there},
                 "tokens": {
                     "imported": imported.tokens,

@@ -267,8 +267,9 @@ def _write_lines(records: Iterable[AuditRecord], file: IO[str]) -> int:
     from llm_proxy.audit import encode_record
 
     count = 0
-    for count, record in enumerate(records, start=1):
+    for record in records:
         file.write(encode_record(record).decode() + "\n")
+        count += 1
     return count
 
 
@@ -282,7 +283,8 @@ def _write_csv(records: Iterable[AuditRecord], file: IO[str]) -> int:
     writer = csv.writer(file)
     writer.writerow(AuditRecord.__struct_fields__)
     count = 0
-    for count, record in enumerate(records, start=1):
+    for record in records:
+        count += 1
         fields = msgspec.structs.asdict(record)
         fields["details"] = msgspec.json.encode(record.details, order="sorted").decode()
         writer.writerow([_cell(value) for value in fields.values()])

@@ -53,7 +53,12 @@ Workers = Annotated[
     int | None, typer.Option("--workers", metavar="N", help="Gateway worker processes (1).")
 ]
 Database = Annotated[
-    str | None, typer.Option("--db", metavar="PATH|URL", help="SQLite file or sqlite:///PATH.")
+    str | None,
+    typer.Option(
+        "--db",
+        metavar="PATH|URL",
+        help="SQLite file, or URL of a server (a password is safer in DATABASE_URL).",
+    ),
 ]
 Config = Annotated[
     Path | None, typer.Option("-c", "--config", metavar="FILE", help="Provider YAML.")
@@ -320,9 +325,13 @@ def _kept_flags(
     settings: Settings, given: dict[str, Any] | dict[str, object], env: Path | None
 ) -> dict[str, str]:
     """What `restart` starts with again: absolute, because it may run in another folder."""
+    from llm_proxy.database_url import write_database
+
     flags = {
         field: str(getattr(settings, field)) for field, value in given.items() if value is not None
     }
+    if "database_path" in flags:
+        flags["database_path"] = write_database(settings.database)
     if env is not None:
         flags["env_file"] = str(env.absolute())
     return flags

@@ -175,11 +175,11 @@ class AuditLog:
             if self._copying is None or self._copying.done():
                 # What is asked for while this runs shares the next one.
                 self._copying = asyncio.create_task(self._copy(self._file, self._wanted))
-            left_s = deadline - asyncio.get_running_loop().time()
-            done, _ = await asyncio.wait({self._copying}, timeout=max(0.0, left_s))
+            copying, left_s = self._copying, deadline - asyncio.get_running_loop().time()
+            done, _ = await asyncio.wait({copying}, timeout=max(0.0, left_s))
             if not done:
                 self._note_problem(f"it took longer than {self._patience_s:g} s")
-            if not done or not self._copying.result():
+            if not done or not copying.result():
                 return
 
     async def _copy(self, file: AuditFile, ticket: int) -> bool:

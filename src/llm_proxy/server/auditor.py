@@ -23,7 +23,7 @@ SUMMARY_EVERY_S: Final = 5.0
 class Auditor:
     """The control plane's AuditTrail, too."""
 
-    def __init__(self, log: AuditLog, *, summary_every_s: float = SUMMARY_EVERY_S) -> None:
+    def __init__(self, log: AuditLog, *, summary_every_s: float) -> None:
         self._log = log
         self._summary_every_s = summary_every_s
         self._denied = AuditCounts("auth.failed", "management_api", Budget())
@@ -99,7 +99,9 @@ class Auditor:
                 counts.put_back(entries)
 
 
-def make_auditor(settings: Settings, store: Store, host: str) -> Auditor | None:
+def make_auditor(
+    settings: Settings, store: Store, host: str, *, summary_every_s: float = SUMMARY_EVERY_S
+) -> Auditor | None:
     """None: there is no audit log. The chain of a server is that of its host."""
     if not settings.audit_enabled:
         return None
@@ -118,4 +120,4 @@ def make_auditor(settings: Settings, store: Store, host: str) -> Auditor | None:
         keeps_in_database=settings.audit_store_in_db,
         retention_s=settings.audit_retention,
     )
-    return Auditor(log)
+    return Auditor(log, summary_every_s=summary_every_s)

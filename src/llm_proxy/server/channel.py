@@ -30,7 +30,7 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    database: str  # path of the SQLite file
+    database: Secret  # path or URL
     encryption_key: Secret
     host: str = ""  # whose leases this worker's are
     holder: str = ""  # the worker to the store: a name that no other ever has
@@ -50,7 +50,6 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: tuple[str, ...] = ()
     egress: Egress = Egress()
     store_grace: float = 60.0  # seconds
-    knows_legacy_tokens: bool = False
     log_level: str = "info"
     log_format: str = "auto"
     log_file: str | None = None  # None: stderr

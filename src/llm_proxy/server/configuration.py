@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from llm_proxy.client_limits import ClientLimits, share_of
+from llm_proxy.client_limits import ClientLimits
+from llm_proxy.database_url import write_database
 from llm_proxy.errors import ConfigError
 from llm_proxy.home import Home
 from llm_proxy.http1.egress import Egress, read_egress
 from llm_proxy.providers import Providers, load_providers
 from llm_proxy.redis_address import redis_address
+from llm_proxy.secrets import Secret
 from llm_proxy.server.certificate import load_context, validity_warning
 from llm_proxy.server.channel import WorkerConfig
 from llm_proxy.server.runtime_folder import CONTROL_SOCKET
@@ -32,6 +32,8 @@ FIXED: Final = (
     "manage_addr",
     "management_token",
     "database_path",
+    "database_url",
+    "database_pool_size",
     "redis_url",
     "redis_addr",
     "redis_db",
@@ -64,7 +66,7 @@ class Configuration:
         settings = self.settings
         assert settings.encryption_key is not None
         config = WorkerConfig(
-            database=str(settings.database_path),
+            database=Secret(write_database(settings.database)),
             encryption_key=settings.encryption_key,
             providers=self.providers,
             control_socket=str(runtime_folder / CONTROL_SOCKET),
@@ -73,6 +75,13 @@ class Configuration:
             max_request_size=settings.max_request_size,
             debug_headers=settings.debug_headers,
             metrics_path=settings.metrics_path if settings.enable_metrics else None,
+            client_limits=ClientLimits(
+                head_timeout=settings.client_head_timeout,
+                body_timeout=settings.client_body_timeout,
+                keep_alive_timeout=settings.keep_alive_timeout,
+                write_timeout=settings.client_write_timeout,
+            ),
+            limit_sharers=self.limit_sharers(),
             egress=self.egress,
             store_grace=settings.store_grace,
             tls_cert=None if settings.tls_cert is None else str(settings.tls_cert),
@@ -83,10 +92,12 @@ class Configuration:
             log_format=settings.log_format,
             log_file=None if settings.log_file is None else str(settings.log_file),
         )
-        return [
-            msgspec.structs.replace(config, client_limits=limits)
-            for limits in client_limits(settings)
-        ]
+        return [config] * settings.workers
+
+    def limit_sharers(self) -> int:
+        """How many workers count together; 0: the only one counts by itself."""
+        is_alone = self.settings.workers == 1 and self.providers.limits.scope == "host"
+        return 0 if is_alone else self.settings.workers
 
 
 def read_configuration(settings: Settings) -> Configuration:
@@ -106,11 +117,17 @@ def check_configuration(settings: Settings) -> tuple[Configuration, list[str]]:
         request_timeout=settings.request_timeout,
         default_api=settings.default_api,
         openai_api_url=settings.openai_api_url,
+        global_rate_limit=settings.global_rate_limit,
+        ip_rate_limit=settings.ip_rate_limit,
+        max_concurrent_requests=settings.max_concurrent_requests,
     )
     check_metrics_path(settings.metrics_path, providers)
     warnings += check_tls(settings)
-    redis_address(settings)
-    client_limits(settings)
+    if redis_address(settings) is None and providers.limits.scope == "fleet":
+        raise ConfigError(
+            "limits.scope is fleet, which needs a Redis that the hosts share: "
+            "set REDIS_URL or REDIS_ADDR, or use the scope host"
+        )
     check_audit(settings)
     egress = read_egress(os.environ)
     return Configuration(settings=settings, providers=providers, egress=egress), warnings
@@ -159,25 +176,10 @@ def check_tls(settings: Settings) -> list[str]:
     return [] if warning is None else [warning]
 
 
-def client_limits(settings: Settings) -> list[ClientLimits]:
-    """Of each worker. Raises ConfigError when there are more workers than requests to share."""
-    return [
-        ClientLimits(
-            head_timeout=settings.client_head_timeout,
-            body_timeout=settings.client_body_timeout,
-            keep_alive_timeout=settings.keep_alive_timeout,
-            write_timeout=settings.client_write_timeout,
-            max_concurrent_requests=share_of(
-                settings.max_concurrent_requests, workers=settings.workers, slot=slot
-            ),
-        )
-        for slot in range(settings.workers)
-    ]
-
-
 def check_reloadable(running: Settings, wanted: Settings) -> None:
     """Raises ConfigError when a setting was altered that a running server can't change."""
-    if wanted.encryption_key is None:  # another one is compared with what the database says
+    # Another one is compared with what the database says.
+    if running.encryption_key is not None and wanted.encryption_key is None:
         raise ConfigError(
             "ENCRYPTION_KEY isn't set any more, nor is it in the home folder; put it back"
         )
@@ -190,6 +192,16 @@ def check_reloadable(running: Settings, wanted: Settings) -> None:
         values = "" if setting.is_secret else f" from {_shown(now)} to {_shown(then)}"
         raise ConfigError(
             f"{setting.env} can't be changed{values} while the server runs; "
+            "use `llm-proxy server restart`"
+        )
+
+
+def check_scope(running: Configuration, wanted: Configuration) -> None:
+    """Raises ConfigError: what one scope has counted the other doesn't know."""
+    now, then = running.providers.limits.scope, wanted.providers.limits.scope
+    if now != then:
+        raise ConfigError(
+            f"limits.scope can't be changed from {now} to {then} while the server runs; "
             "use `llm-proxy server restart`"
         )
 

@@ -116,7 +116,11 @@ async def _open_store(
     settings: Settings, created_secrets: list[Path], stack: AsyncExitStack
 ) -> Store:
     assert settings.encryption_key is not None  # load_or_create_secrets made it
-    store = Store(settings.database_path, cipher=Cipher(settings.encryption_key))
+    store = Store(
+        settings.database,
+        cipher=Cipher(settings.encryption_key),
+        pool_size=settings.database_pool_size,
+    )
     try:
         applied = await asyncio.to_thread(store.open, migrate=True)
     except StoreError:
@@ -130,8 +134,8 @@ async def _open_store(
         logger.warning(
             "the old encryption key still opens %s; once every server has the new one: "
             "llm-proxy db rotate-key --finish",
-            settings.database_path,
+            settings.database,
         )
     for name in applied:
-        logger.info("migration %s applied to %s", name, settings.database_path)
+        logger.info("migration %s applied to %s", name, settings.database)
     return store

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from llm_proxy.errors import StoreError
-from llm_proxy.grants import TokenGrant, TokenUse
+from llm_proxy.grants import TokenGrant
 from llm_proxy.store.database import Store
-from llm_proxy.store.grants import load_grant, record_usage
+from llm_proxy.store.grants import load_grant
 
 
 class StoreGrantSource:
@@ -23,6 +21,3 @@ class StoreGrantSource:
             raise
         self.lookups["unknown" if grant is None else "found"] += 1
         return grant
-
-    async def record(self, uses: Sequence[TokenUse]) -> None:
-        await self._store.run(record_usage, uses)

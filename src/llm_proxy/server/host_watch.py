@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from datetime import UTC, datetime
 from typing import Final
 
 from llm_proxy.errors import StoreError
 from llm_proxy.store.database import Store
-from llm_proxy.store.hosts import beat, write_off_host
+from llm_proxy.store.hosts import beat, leave, write_off_host
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ class HostWatch:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+            with contextlib.suppress(StoreError):
+                await self._store.run(leave, self._host)
 
     async def _run(self) -> None:
         while True:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from llm_proxy.database_url import DatabaseUrl
 from llm_proxy.env_file import quoted, read_env_file
 from llm_proxy.errors import ConfigError
 from llm_proxy.home import Home, write_private
@@ -76,7 +77,7 @@ def install(
         write_private(home.env_file, _env_text(_entries(home.env_file) | entries))
         if project is None:
             return None
-        return _issue(settings.database_path, Cipher(encryption_key), project, now)
+        return _issue(settings.database, Cipher(encryption_key), project, now)
 
 
 @contextlib.contextmanager
@@ -110,15 +111,18 @@ def _env_text(entries: Mapping[str, str]) -> str:
     return head + "".join(lines)
 
 
-def _issue(path: Path, cipher: Cipher, first: FirstProject, now: datetime) -> Issued:
-    was_there = path.exists()
-    store = Store(path, cipher=cipher)
+def _issue(
+    target: Path | DatabaseUrl, cipher: Cipher, first: FirstProject, now: datetime
+) -> Issued:
+    path = target if isinstance(target, Path) else None
+    was_there = path is None or path.exists()
+    store = Store(target, cipher=cipher)
     try:
         store.open(migrate=True)
         with store.writing():
             return _create(store, first, now)
     except BaseException:
-        if not was_there:
+        if path is not None and not was_there:
             store.close()
             for suffix in ("", "-wal", "-shm", "-journal"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -20,12 +20,14 @@ from llm_proxy.server.auditor import make_auditor
 from llm_proxy.server.change_feed import ChangeFeed
 from llm_proxy.server.channel import Change
 from llm_proxy.server.child_process import module_command
-from llm_proxy.server.configuration import Configuration
+from llm_proxy.server.configuration import Configuration, check_scope
 from llm_proxy.server.control.audit_trail import NoAudit
 from llm_proxy.server.control.context import ControlContext, HealthReport
 from llm_proxy.server.foundation import Foundation
 from llm_proxy.server.generations import Generation, Generations
+from llm_proxy.server.host_authority import HostAuthority
 from llm_proxy.server.host_watch import HostWatch
+from llm_proxy.server.limit_authority import Authority
 from llm_proxy.server.process_usage import measure_processes
 from llm_proxy.server.public_sockets import PublicSockets
 from llm_proxy.server.record_writer import RecordWriter, writer_arguments
@@ -73,6 +75,8 @@ class Processes:
             self.publish,
             interval_s=lambda: self.settings.token_cleanup_interval,
         )
+        self._host_limits = HostAuthority()
+        self._authority: Authority = self._host_limits
         self._is_ready = False
         self._is_draining = False
         self.address = address_of(foundation.listeners[0])
@@ -183,6 +187,7 @@ class Processes:
 
     async def reload(self, configuration: Configuration) -> None:
         """Returns when it is in force; when it can't be, raises why, and nothing has changed."""
+        check_scope(self._configuration, configuration)
         await self._accept_key(configuration.settings.encryption_key)
         held = [*self._foundation.listeners, *self._foundation.control_sockets]
         await check_self_reference(configuration.providers.apis.values(), held)
@@ -241,6 +246,7 @@ class Processes:
             on_change=self._write_state,
             tally=self._tally,
             holders=self._settlement,
+            authority=self._authority,
         )
         return Generation(pool, writer)
 
@@ -297,7 +303,11 @@ class Processes:
             "writer": [writer.pid for writer in self._writers if writer.pid is not None],
         }
         uptime_s = time.time() - self._started_at
-        gauges = (Series("uptime_seconds", (), uptime_s), Series("workers", (), len(workers)))
+        gauges = (
+            Series("uptime_seconds", (), uptime_s),
+            Series("workers", (), len(workers)),
+            Series("limit_slots_leased", (), self._host_limits.slots),
+        )
         usage = await asyncio.to_thread(measure_processes, pids)
         return msgspec.structs.replace(usage, gauges=usage.gauges + gauges)
 

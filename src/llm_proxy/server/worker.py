@@ -15,12 +15,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 import uvloop
 
+from llm_proxy.database_url import parse_database
 from llm_proxy.errors import LLMProxyError, StoreError
 from llm_proxy.http1.resolver import Resolver
 from llm_proxy.http1.timers import Timers
@@ -38,6 +39,7 @@ from llm_proxy.server.channel import (
     Failed,
     FromWorker,
     Invalidate,
+    LimitsAnswer,
     Ready,
     Serve,
     StoreState,
@@ -52,12 +54,14 @@ from llm_proxy.server.gateway.api import Upstream, build_control, build_upstream
 from llm_proxy.server.gateway.client_address import TrustedProxies
 from llm_proxy.server.gateway.client_connection import ClientConnection
 from llm_proxy.server.gateway.gateway import Gateway
+from llm_proxy.server.gateway.limiter import Limiter
 from llm_proxy.server.gateway.listener import Acceptor, Listeners, ServerAcceptor
 from llm_proxy.server.gateway.metrics import Metrics
 from llm_proxy.server.gateway.proxied_connection import ProxiedConnection
 from llm_proxy.server.gateway.proxied_listener import ProxiedAcceptor
 from llm_proxy.server.gateway.recorder import Recorder
 from llm_proxy.server.gateway.refusals import RefusalKey
+from llm_proxy.server.gateway.remote_limits import RemoteLimits
 from llm_proxy.server.gateway.routing import Router
 from llm_proxy.server.gateway.snapshot import take_snapshot
 from llm_proxy.server.gateway.tokens import Tokens
@@ -67,16 +71,26 @@ from llm_proxy.server.ledger import Ledger
 from llm_proxy.server.reporter import Reporter
 from llm_proxy.store.database import Store
 from llm_proxy.store.encryption import KEY, learn_keys
+from llm_proxy.store.legacy_import import LEGACY, has_legacy_tokens
 
 logger = logging.getLogger(__name__)
 
 RECORDER_CLOSE_S: Final = 5.0
+_POOL_SIZE: Final = 2  # one looks tokens up while the other settles
 
 
 class Worker:
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(
+        self, config: WorkerConfig, *, tell: Callable[[FromWorker], None] = lambda message: None
+    ) -> None:
+        """`tell` sends the supervisor a message."""
         self._config = config
-        self._store = Store(Path(config.database), cipher=Cipher(config.encryption_key))
+        self._tell = tell
+        self._store = Store(
+            parse_database(config.database.reveal()),
+            cipher=Cipher(config.encryption_key),
+            pool_size=_POOL_SIZE,
+        )
         self._connections: set[ClientConnection] = set()
         self._upstreams: list[Upstream] = []
         self._recorder: Recorder | None = None
@@ -105,7 +119,7 @@ class Worker:
         self._tokens = Tokens(
             self._grants,
             Accounts(leases, self._ledger),
-            knows_legacy_tokens=config.knows_legacy_tokens,
+            knows_legacy_tokens=has_legacy_tokens(self._store),
         )
         resolver = Resolver()
         upstreams = {
@@ -123,6 +137,8 @@ class Worker:
         if config.events_socket is not None:
             self._recorder = Recorder(config.events_socket)
             self._recorder.start()
+        self._limiter = Limiter(config.providers.limits, authority=self._authority())
+        self._timers.watch(self._limiter)
         self._gateway = Gateway(
             router=Router(
                 upstreams,
@@ -136,12 +152,26 @@ class Worker:
             recorder=self._recorder,
             metrics=metrics,
             client_limits=config.client_limits,
+            limiter=self._limiter,
             debug_headers=config.debug_headers,
             trusted_proxies=(
                 TrustedProxies(config.trusted_proxies) if config.trusted_proxies else None
             ),
         )
         self._accounting = asyncio.create_task(self._account())
+
+    def _authority(self) -> RemoteLimits | None:
+        sharers = self._config.limit_sharers
+        return RemoteLimits(self._tell, workers=sharers) if sharers else None
+
+    def answer_limits(self, message: LimitsAnswer) -> None:
+        if self._limiter.authority is not None:
+            self._limiter.authority.answered(message)
+
+    def lose_supervisor(self) -> None:
+        if self._limiter.authority is not None:
+            self._limiter.authority.end()
+        self.draining.hurry()
 
     async def listen(self, listeners: Sequence[socket.socket]) -> None:
         self._listeners = Listeners([self._acceptor(listener) for listener in listeners])
@@ -191,14 +221,16 @@ class Worker:
         for connection in tuple(self._connections):
             connection.revoke(change.kind, change.id)
 
-    async def learn_keys(self, message: Invalidate) -> None:
-        """While the database still tells; one that draws its last requests needs them, too."""
-        if all(change.kind != KEY for change in message.changes):
-            return
-        try:
-            await self._store.run(learn_keys)
-        except StoreError as exc:
-            logger.warning("the new encryption key can't be read now: %s", exc)
+    async def learn(self, message: Invalidate) -> None:
+        """What isn't of a token or project."""
+        kinds = {change.kind for change in message.changes}
+        if LEGACY in kinds:
+            self._tokens.expect_legacy_tokens()
+        if KEY in kinds:
+            try:
+                await self._store.run(learn_keys)  # now: the database won't tell for ever
+            except StoreError as exc:
+                logger.warning("the new encryption key can't be read now: %s", exc)
 
     def store_state(self, message: StoreState) -> None:
         if message.is_lost:
@@ -253,11 +285,13 @@ async def _obey(
         while line := await reader.readline():
             match decode_to_worker(line):
                 case Invalidate() as message:
-                    await worker.learn_keys(message)
+                    await worker.learn(message)
                     worker.invalidate(message)
                     writer.write(encode(Acknowledge(message.sequence)))
                 case StoreState() as message:
                     worker.store_state(message)
+                case LimitsAnswer() as message:
+                    worker.answer_limits(message)
                 case Collect(sequence=sequence):
                     reporter.answer(sequence)
                 case Drain(timeout_s=timeout_s, idle_grace_s=idle_grace_s):
@@ -265,7 +299,7 @@ async def _obey(
                 case Serve() if not worker.draining.is_asked.is_set():
                     await _listen(worker, listeners)
     logger.warning("the supervisor is gone; draining")
-    worker.draining.hurry()
+    worker.lose_supervisor()
 
 
 async def _listen(worker: Worker, listeners: Sequence[socket.socket]) -> None:
@@ -276,10 +310,10 @@ async def _listen(worker: Worker, listeners: Sequence[socket.socket]) -> None:
         worker.draining.ask(0)
 
 
-async def _start(config: WorkerConfig) -> Worker:
+async def _start(config: WorkerConfig, tell: Callable[[FromWorker], None]) -> Worker:
     log_file = Path(config.log_file) if config.log_file else None
     configure_logging(config.log_level, config.log_format, log_file)
-    worker = Worker(config)
+    worker = Worker(config, tell=tell)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.draining.ask_unless_asked)
@@ -296,9 +330,9 @@ async def _start(config: WorkerConfig) -> Worker:
 async def serve(channel: socket.socket, listeners: Sequence[socket.socket]) -> int:
     reader, writer = await asyncio.open_unix_connection(sock=channel, limit=MAX_MESSAGE_BYTES)
 
-    async def tell(message: FromWorker) -> None:
-        writer.write(encode(message))
-        await writer.drain()
+    def tell(message: FromWorker) -> None:
+        if not writer.is_closing():
+            writer.write(encode(message))
 
     first = await reader.readline()
     if not first:
@@ -306,9 +340,10 @@ async def serve(channel: socket.socket, listeners: Sequence[socket.socket]) -> i
     message = decode_to_worker(first)
     assert isinstance(message, Configure)
     try:
-        worker = await _start(message.config)
+        worker = await _start(message.config, tell)
     except LLMProxyError as exc:
-        await tell(Failed(str(exc)))
+        tell(Failed(str(exc)))
+        await writer.drain()
         return exc.exit_code
     # What exists now stays; looking through it again at every collection is time taken from
     # requests, and an exchange leaves no cycle behind. A failed connection attempt does: what waits
@@ -316,7 +351,7 @@ async def serve(channel: socket.socket, listeners: Sequence[socket.socket]) -> i
     gc.collect()
     gc.freeze()
     gc.set_threshold(2_000, 20, 20)
-    await tell(Ready(os.getpid()))
+    tell(Ready(os.getpid()))
     reporter = Reporter(worker.measure, writer, take_refusals=worker.take_refusals)
     obeying = asyncio.create_task(_obey(worker, listeners, reader, writer, reporter))
     reporting = asyncio.create_task(reporter.run())

@@ -18,6 +18,7 @@ from llm_proxy.server.channel import Change, Invalidate, WorkerConfig
 from llm_proxy.server.drain import IDLE_GRACE_S
 from llm_proxy.server.keeper import KILL_WAIT_S, Keeper
 from llm_proxy.server.settlement import Holder
+from llm_proxy.server.limit_authority import Authority
 from llm_proxy.server.tally import Tally
 from llm_proxy.server.worker_process import READY_TIMEOUT_S, WorkerProcess
 
@@ -63,6 +64,7 @@ class WorkerPool:
         drain_grace_s: float = DRAIN_GRACE_S,
         tally: Tally | None = None,
         holders: Holders = _NOBODY,
+        authority: Authority | None = None,
     ) -> None:
         """A worker for each of `configs`, with its `listeners`, which remain the caller's.
 
@@ -88,6 +90,7 @@ class WorkerPool:
                         ready_timeout_s=ready_timeout_s,
                         tally=tally,
                         on_exit=lambda: holders.ended(holder),
+                        authority=authority,
                     )
                 except BaseException:
                     holders.ended(holder)

@@ -16,6 +16,7 @@ from llm_proxy.errors import LLMProxyError
 from llm_proxy.measurements import Snapshot
 from llm_proxy.server.channel import (
     Acknowledge,
+    AskLimits,
     Collect,
     Configure,
     Drain,
@@ -39,6 +40,8 @@ from llm_proxy.server.child_process import (
     start_process,
 )
 from llm_proxy.server.drain import IDLE_GRACE_S
+from llm_proxy.server.limit_authority import Authority
+from llm_proxy.server.limit_desk import LimitDesk
 from llm_proxy.server.tally import Tally
 
 logger = logging.getLogger(__name__)
@@ -56,6 +59,8 @@ class WorkerProcess:
         ready_timeout_s: float,
         tally: Tally,
         on_exit: Callable[[], None],
+        authority: Authority | None,
+        holder: str,
     ) -> None:
         self._process = process
         self._reader = reader
@@ -67,6 +72,8 @@ class WorkerProcess:
         self._measured = asyncio.Event()
         self._tally = tally
         self._on_exit = on_exit
+        holder = holder or f"worker-{process.pid}"
+        self._limits = authority and LimitDesk(authority, holder=holder, answer=self._send)
         self.snapshot = Snapshot()
         tally.add(self)
         self._listening = asyncio.create_task(self._listen(), name=f"worker {process.pid}")
@@ -83,10 +90,11 @@ class WorkerProcess:
         ready_timeout_s: float = READY_TIMEOUT_S,
         tally: Tally | None = None,
         on_exit: Callable[[], None] = lambda: None,
+        authority: Authority | None = None,
     ) -> WorkerProcess:
         """`tally` is that of the server whose numbers this worker's are part of.
 
-        `on_exit` is called when the process is gone.
+        `on_exit` is called when the process is gone; `authority` answers what it asks of limits.
         """
         tally = tally or Tally()
         reader, writer, theirs = await open_channel()
@@ -110,6 +118,8 @@ class WorkerProcess:
             ready_timeout_s=ready_timeout_s,
             tally=tally,
             on_exit=on_exit,
+            authority=authority,
+            holder=config.holder,
         )
         worker._send(Configure(config))
         return worker
@@ -201,6 +211,8 @@ class WorkerProcess:
         self._measured.set()
         self._tally.retire(self)
         self._on_exit()
+        if self._limits is not None:
+            await self._limits.close()
         for answer in self._acknowledgements.values():
             if not answer.done():
                 answer.set_result(True)
@@ -217,6 +229,8 @@ class WorkerProcess:
                     answer.set_result(True)
             case Refused():
                 self._tally.on_refused(message)
+            case AskLimits() if self._limits is not None:
+                self._limits.put(message)
             case Measured(sequence=sequence, snapshot=snapshot):
                 self.snapshot = snapshot
                 if sequence == self._asked:

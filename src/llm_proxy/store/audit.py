@@ -16,7 +16,7 @@ from llm_proxy.store.opening import Database
 from llm_proxy.store.timestamps import to_stored
 
 _PLACE = "the database"
-_MOST_AT_ONCE = 500  # records read or deleted in one transaction
+_MOST_AT_ONCE = 200  # records read or deleted in one transaction
 
 
 class ChainState(NamedTuple):

@@ -16,8 +16,9 @@ _MOST_AT_ONCE = 1000
 _KEPT = 100_000  # readers ask twice a second; this is hours of constant changes
 _PRUNE_EVERY = 1000
 
-# A cut is a change, too; it also ends the requests that run. A key is that of encryption.
-Kind = Literal["token", "project", "token_cut", "project_cut", "key"]
+# A cut is a change, too; it also ends the requests that run. A key is that of encryption, and
+# legacy says that from now on there are tokens of the older program's form.
+Kind = Literal["token", "project", "token_cut", "project_cut", "key", "legacy"]
 
 
 class Change(NamedTuple):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-from llm_proxy.grants import TokenGrant, TokenUse
+from llm_proxy.grants import TokenGrant
 from llm_proxy.limits import LimitOverride
 from llm_proxy.store.database import Store
 from llm_proxy.store.expiry import idle_end
 from llm_proxy.store.scopes import decode_scope
-from llm_proxy.store.timestamps import from_stored, maybe_from_stored, maybe_to_stored, to_stored
+from llm_proxy.store.timestamps import from_stored, maybe_from_stored, maybe_to_stored
 
 WARNING_S = 24 * 3600.0  # before its end a token's answers say so, if that isn't most of its life
 _WARNING_SHARE = 10  # of a shorter life only this part
@@ -22,18 +21,13 @@ SELECT tokens.id, tokens.project_id, tokens.is_active, projects.is_active, token
        tokens.created_at, tokens.not_before, tokens.expires_at,
        CASE WHEN tokens.digest = ? THEN NULL ELSE tokens.previous_valid_until END,
        tokens.idle_timeout_s, tokens.last_used_at,
-       tokens.max_requests, tokens.request_count, tokens.scope,
+       tokens.max_requests, tokens.scope,
        tokens.rate_limit, tokens.rate_burst, tokens.max_concurrent,
        projects.rate_limit, projects.rate_burst, projects.max_concurrent
 FROM tokens JOIN projects ON projects.id = tokens.project_id
 WHERE tokens.digest = ? OR tokens.previous_digest = ?
 """
 _KEYS = "SELECT api, encrypted FROM api_keys WHERE project_id = ?"
-_USE = """
-UPDATE tokens SET request_count = request_count + ?,
-       last_used_at = CASE WHEN last_used_at > ? THEN last_used_at ELSE ? END
-WHERE id = ?
-"""
 
 
 def load_grant(store: Store, digest: bytes) -> TokenGrant | None:
@@ -46,7 +40,7 @@ def load_grant(store: Store, digest: bytes) -> TokenGrant | None:
         token_id, project_id, is_active, project_is_active, deactivated_at, *others = rows[0]
         keys = database.sql(_KEYS, (project_id,))
     created_at, not_before, expires_at, grace_ends_at, idle_s, last_used_at, *limits = others
-    max_requests, request_count, scope, *overrides = limits
+    max_requests, scope, *overrides = limits
     ends = [end for end in (expires_at, grace_ends_at) if end]
     if deactivated_at and deactivated_at in _expiries(others):
         is_active = True  # nobody revoked it: it was cleaned up, and is refused as expired
@@ -64,7 +58,6 @@ def load_grant(store: Store, digest: bytes) -> TokenGrant | None:
         idle_timeout=idle_s,
         last_used_at=_seconds(last_used_at) if last_used_at else began,
         max_requests=max_requests,
-        request_count=request_count,
         scope=decode_scope(token_id, scope),
         token_limits=_override(overrides[:3]),
         project_limits=_override(overrides[3:]),
@@ -98,11 +91,3 @@ def _override(columns: Sequence[Any]) -> LimitOverride:
     return LimitOverride(
         rate_limit=rate_limit, rate_burst=rate_burst, max_concurrent=max_concurrent
     )
-
-
-def record_usage(store: Store, uses: Sequence[TokenUse]) -> None:
-    """Adds to the counters, all in one transaction. Tokens that are gone are passed over."""
-    with store.writing() as database:
-        for use in uses:
-            last_used_at = to_stored(datetime.fromtimestamp(use.last_used_at, UTC))
-            database.sql(_USE, (use.requests, last_used_at, last_used_at, use.token_id))

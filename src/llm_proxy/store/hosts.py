@@ -31,6 +31,12 @@ def beat(store: Store, host: str, at: datetime) -> Mapping[str, str]:
     return seen
 
 
+def leave(store: Store, host: str) -> None:
+    """Of a host whose server has ended in order. Its leases, if any are left, are found as ever."""
+    with store.writing() as database:
+        database.sql("DELETE FROM hosts WHERE id = ?", (host,))
+
+
 def write_off_host(store: Store, host: str, last_word: str) -> int | None:
     """Ends its leases as if all was spent; how many. None: it spoke since `last_word`."""
     with store.writing() as database:

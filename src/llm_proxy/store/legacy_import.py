@@ -14,7 +14,8 @@ from llm_proxy.store.opening import Database
 from llm_proxy.store.projects import Project, create_project
 from llm_proxy.store.timestamps import maybe_to_stored, to_stored
 
-LEGACY_TOKENS: Final = "legacy_tokens"
+LEGACY: Final = "legacy"  # kind of the change that says so
+_LEGACY_TOKENS: Final = "legacy_tokens"
 _ROWS_AT_ONCE = 500  # engines limit the values of one statement
 
 
@@ -39,8 +40,9 @@ def import_legacy(store: Store, data: LegacyData, *, api: str, at: datetime) -> 
         # Not one change a token: each takes the workers a look at all that they know.
         for project_id in {token.project_id for token in added}:
             append_change(database, "project", project_id, at)
-        if data.tokens:
-            write_meta(database, LEGACY_TOKENS, "1")
+        if added:
+            write_meta(database, _LEGACY_TOKENS, "1")
+            append_change(database, LEGACY, "", at)
     return Imported(
         projects=len(new),
         projects_there=len(data.projects) - len(new),
@@ -52,7 +54,7 @@ def import_legacy(store: Store, data: LegacyData, *, api: str, at: datetime) -> 
 def has_legacy_tokens(store: Store) -> bool:
     """Whether tokens were imported, which have no checksum: their form says little."""
     with store.reading() as database:
-        return bool(read_meta(database, (LEGACY_TOKENS,)))
+        return bool(read_meta(database, (_LEGACY_TOKENS,)))
 
 
 def _ids(database: Database) -> set[str]:

@@ -173,7 +173,7 @@ def m006_audit(database: Database) -> None:
             project_id TEXT,
             token_id TEXT,
             reason TEXT,
-            details TEXT NOT NULL,
+            details LONGTEXT NOT NULL,
             previous_hash TEXT NOT NULL,
             hash TEXT NOT NULL,
             UNIQUE (chain, sequence)

@@ -208,15 +208,16 @@ def rotate_token(
 ) -> Token | None:
     """Gives it a new digest. The one before works until then; one from further back doesn't."""
     with store.writing() as database:
+        row = _row(database, token_id)
+        if row is None:
+            return None
         columns = {
-            # SET reads the row as it was, so this is the old digest.
-            TokenRow.previous_digest: TokenRow.digest,
+            TokenRow.previous_digest: row.digest,  # MySQL's SET would read the new one
             TokenRow.previous_valid_until: to_stored(previous_valid_until),
             TokenRow.digest: digest.hex(),
             TokenRow.masked: masked,
         }
-        if not TokenRow.update(columns).where(TokenRow.id == token_id).execute(database):
-            return None
+        TokenRow.update(columns).where(TokenRow.id == token_id).execute(database)
         append_change(database, "token", token_id, at)
         return get_token(store, token_id)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,13 @@ import pytest
 
 from llm_proxy.measurements import Snapshot, Totals
 from llm_proxy.secrets import Cipher, Secret, new_encryption_key
+from llm_proxy.server.auditor import make_auditor
 from llm_proxy.server.channel import Change
 from llm_proxy.server.control.app import create_app
 from llm_proxy.server.control.context import ControlContext, HealthReport
+from llm_proxy.settings import Settings, load_settings
 from llm_proxy.store.database import Store
+from tests.server.control.audited import Audited
 
 MANAGEMENT_TOKEN = "management-token-for-tests"
 
@@ -109,3 +112,27 @@ def create_token(client: httpx.AsyncClient) -> Create:
         return created
 
     return create
+
+
+@pytest.fixture
+async def audited(
+    context: ControlContext, settings_of_audit: Settings, store: Store
+) -> AsyncIterator[Audited]:
+    auditor = make_auditor(settings_of_audit, store, "one")
+    assert auditor is not None
+    await auditor.open()
+    with_audit = replace(context, audit=auditor)
+    path = settings_of_audit.audit_log_file
+    assert path is not None
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(create_app(with_audit)),
+        base_url="http://control",
+        headers={"Authorization": f"Bearer {MANAGEMENT_TOKEN}"},
+    ) as client:
+        yield Audited(client, with_audit, path)
+    await auditor.close()
+
+
+@pytest.fixture
+def settings_of_audit(tmp_path: Path) -> Settings:
+    return load_settings({}, environ={"LLM_PROXY_HOME": str(tmp_path)})

@@ -42,6 +42,9 @@ async def test_a_project_is_created_with_its_key_masked(
         "deactivated_at": None,
         "created_at": "2030-01-02T03:04:05.678901Z",
         "updated_at": "2030-01-02T03:04:05.678901Z",
+        "rate_limit": None,
+        "rate_burst": None,
+        "max_concurrent": None,
     }
     assert (await client.get(answer.headers["Location"])).json() == project
     assert (await client.get("/manage/projects")).json() == [project]
@@ -180,6 +183,36 @@ async def test_tokens_are_revoked_with_a_deactivation_only(
     await client.patch(path, json={"is_active": False, "revoke_tokens": True})
     found = (await client.get(f"/manage/tokens/{token['id']}")).json()
     assert not found["is_active"]
+
+
+async def test_a_project_has_limits_of_its_own(
+    client: httpx.AsyncClient, create_project: Create
+) -> None:
+    project = await create_project(rate_limit="600/min", max_concurrent=50)
+    assert (project["rate_limit"], project["rate_burst"]) == ("600/min", None)
+    path = f"/manage/projects/{project['id']}"
+    fields = {"rate_limit": None, "rate_burst": 9, "max_concurrent": 0}
+    assert fields.items() <= (await client.patch(path, json=fields)).json().items()
+    answer = await client.patch(path, json={"rate_limit": "sometimes"})
+    assert await refusal(answer) == (400, "invalid_request", "rate_limit")
+
+
+async def test_what_runs_is_cut_on_demand(
+    client: httpx.AsyncClient, create_project: Create, surroundings: Any
+) -> None:
+    project = await create_project()
+    path = f"/manage/projects/{project['id']}"
+    cut = Change(kind="project_cut", id=project["id"])
+    answer = await client.patch(path, json={"cancel_running": True})
+    assert await refusal(answer) == (400, "invalid_request", "cancel_running")
+    await client.patch(path, json={"is_active": False, "cancel_running": True})
+    assert surroundings.published[-1] == cut
+    await client.post(f"{path}/tokens/revoke")
+    assert surroundings.published[-1] == Change(kind="project", id=project["id"])
+    await client.post(f"{path}/tokens/revoke", json={"cancel_running": True})
+    assert surroundings.published[-1] == cut
+    await client.delete(path + "?cancel_running=true")
+    assert surroundings.published[-1] == cut
 
 
 async def test_tokens_of_a_project_are_revoked_in_bulk(

@@ -37,6 +37,16 @@ HOURS = timedelta(hours=1)
             datetime(2029, 12, 31, 23, tzinfo=UTC),
         ),
         (rules.digest, "AB" * 32, b"\xab" * 32),
+        (rules.not_before, None, None),
+        (rules.not_before, datetime(8999, 1, 1, tzinfo=UTC), datetime(8999, 1, 1, tzinfo=UTC)),
+        (rules.idle_timeout_seconds, None, None),
+        (rules.idle_timeout_seconds, 60, 60),
+        (rules.rate_limit, "90 / Minute", "90/min"),
+        (rules.rate_limit, "unlimited", "unlimited"),
+        (rules.rate_burst, None, None),
+        (rules.rate_burst, 1, 1),
+        (rules.max_concurrent, None, None),
+        (rules.max_concurrent, 0, 0),
     ],
 )
 def test_what_may_be(rule: Callable[[Any], object], value: object, expected: object) -> None:
@@ -46,6 +56,14 @@ def test_what_may_be(rule: Callable[[Any], object], value: object, expected: obj
 @pytest.mark.parametrize(
     ("rule", "value", "field"),
     [
+        (rules.not_before, datetime(2030, 1, 1), "not_before"),
+        (rules.not_before, datetime(9000, 1, 1, tzinfo=UTC), "not_before"),
+        (rules.idle_timeout_seconds, 59, "idle_timeout_seconds"),
+        (rules.idle_timeout_seconds, 10**9, "idle_timeout_seconds"),
+        (rules.rate_limit, "", "rate_limit"),
+        (rules.rate_limit, "1/week", "rate_limit"),
+        (rules.rate_burst, 0, "rate_burst"),
+        (rules.max_concurrent, -1, "max_concurrent"),
         (rules.project_name, "", "name"),
         (rules.project_name, " \t", "name"),
         (rules.project_name, "x" * 201, "name"),
@@ -109,3 +127,20 @@ def test_an_api_must_be_configured() -> None:
     assert rules.configured_api("api", "openai", ("openai", "anthropic")) == "openai"
     with pytest.raises(Refusal, match="names 'opnai', but the configured apis are: openai"):
         rules.configured_api("api", "opnai", ("openai",))
+
+
+def test_a_token_is_made_with_an_end_to_come() -> None:
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    assert rules.future_expires_at(None, now) is None
+    assert rules.future_expires_at(now + HOURS, now) == now + HOURS
+    with pytest.raises(Refusal, match="expires_at must lie in the future, not at 2030-01-01T00"):
+        rules.future_expires_at(now, now)
+
+
+def test_a_token_begins_before_it_ends() -> None:
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    rules.check_order(now, now + HOURS)
+    rules.check_order(None, now)
+    rules.check_order(now, None)
+    with pytest.raises(Refusal, match="not_before must lie before expires_at"):
+        rules.check_order(now, now)

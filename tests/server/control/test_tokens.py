@@ -51,6 +51,9 @@ async def test_a_token_is_shown_once_and_never_again(
         "token": mask(secret),
         "project_id": project["id"],
         "expires_at": "2030-01-02T04:34:05.678901Z",
+        "not_before": None,
+        "idle_timeout_seconds": None,
+        "idle_expires_at": None,
         "is_active": True,
         "deactivated_at": None,
         "request_count": 0,
@@ -58,6 +61,10 @@ async def test_a_token_is_shown_once_and_never_again(
         "created_at": "2030-01-02T03:04:05.678901Z",
         "last_used_at": None,
         "cache_hit_count": 0,
+        "scope": None,
+        "rate_limit": None,
+        "rate_burst": None,
+        "max_concurrent": None,
     }
     listed = await client.get("/manage/tokens")
     assert listed.json() == [shown.json()]
@@ -78,6 +85,16 @@ async def test_a_token_is_shown_once_and_never_again(
         ({"name": "x" * 201}, "name"),
         ({"project_id": None}, "project_id"),
         ({"expires_in_days": 3}, "expires_in_days"),
+        ({"expires_at": None}, "duration_minutes"),  # one of the two, not both
+        ({"not_before": "2031-01-01"}, "not_before"),
+        ({"not_before": "9500-01-01T00:00:00Z"}, "not_before"),
+        ({"idle_timeout_seconds": 59}, "idle_timeout_seconds"),
+        ({"scope": {"apis": ["mistral"]}}, "scope.apis"),
+        ({"scope": {"regions": []}}, "regions"),
+        ({"scope": {"apis": "openai"}}, "scope"),
+        ({"rate_limit": "fast"}, "rate_limit"),
+        ({"rate_burst": 0}, "rate_burst"),
+        ({"max_concurrent": -1}, "max_concurrent"),
     ],
 )
 async def test_a_wrong_field_is_named_and_nothing_made(
@@ -89,6 +106,74 @@ async def test_a_wrong_field_is_named_and_nothing_made(
     assert answer.status_code == 400
     assert answer.json()["error"]["details"] == {"field": field}
     assert (await client.get("/manage/tokens")).json() == []
+
+
+async def test_a_token_can_be_narrowed_and_limited_from_the_start(
+    client: httpx.AsyncClient, create_project: Create, create_token: Create, context: ControlContext
+) -> None:
+    made = await create_token(
+        (await create_project())["id"],
+        not_before="2030-01-02T04:00:00Z",
+        idle_timeout_seconds=3600,
+        scope={"apis": ["openai"], "networks": ["10.0.0.0/8"]},
+        rate_limit="60/min",
+        rate_burst=5,
+        max_concurrent=0,
+    )
+    assert made["expires_at"] == "2030-01-02T05:00:00Z"  # its time begins when it is valid
+    shown = (await client.get(f"/manage/tokens/{made['id']}")).json()
+    nothing: list[str] = []
+    expected = {
+        "not_before": "2030-01-02T04:00:00Z",
+        "idle_timeout_seconds": 3600,
+        "idle_expires_at": "2030-01-02T05:00:00Z",
+        "scope": {
+            "apis": ["openai"],
+            "endpoints": nothing,
+            "methods": nothing,
+            "models": nothing,
+            "networks": ["10.0.0.0/8"],
+        },
+        "rate_limit": "60/min",
+        "rate_burst": 5,
+        "max_concurrent": 0,
+    }
+    assert expected.items() <= shown.items()
+    grant = await context.store.run(load_grant, digest(made["token"]))
+    assert grant is not None
+    assert grant.scope.networks == ("10.0.0.0/8",)
+    assert grant.token_limits.rate_limit == "60/min"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "end"),
+    [
+        ({"expires_at": "2030-02-01T00:00:00Z"}, None, "2030-02-01T00:00:00Z"),
+        ({"expires_at": None}, None, None),
+        ({"expires_at": "2030-01-02T03:04:05Z"}, "expires_at", None),
+        (
+            {"expires_at": "2030-02-01T00:00:00Z", "not_before": "2030-02-01T00:00:00Z"},
+            "not_before",
+            None,
+        ),
+        ({}, "duration_minutes", None),
+    ],
+)
+async def test_a_token_can_be_made_with_its_end(
+    client: httpx.AsyncClient,
+    create_project: Create,
+    fields: dict[str, Any],
+    field: str | None,
+    end: str | None,
+) -> None:
+    project = await create_project()
+    answer = await client.post("/manage/tokens", json={"project_id": project["id"], **fields})
+    if field is not None:
+        assert answer.status_code == 400
+        assert answer.json()["error"]["details"] == {"field": field}
+    else:
+        assert answer.status_code == 201
+        assert answer.json()["expires_at"] == end
 
 
 @pytest.mark.parametrize("unlimited", [0, None])
@@ -173,9 +258,51 @@ async def test_an_update_changes_what_it_names_and_nothing_else(
     assert (await update(is_active=True))["deactivated_at"] is None
 
 
+async def test_an_update_narrows_limits_and_resets(
+    client: httpx.AsyncClient, create_project: Create, create_token: Create
+) -> None:
+    made = await create_token((await create_project())["id"], scope={"methods": ["GET"]})
+    path = f"/manage/tokens/{made['id']}"
+
+    async def update(**fields: Any) -> dict[str, Any]:
+        answer = await client.patch(path, json=fields)
+        assert answer.status_code == 200, answer.text
+        document: dict[str, Any] = answer.json()
+        return document
+
+    assert (await update(not_before="2030-01-02T03:00:00Z"))["not_before"]
+    assert (await update(not_before=None))["not_before"] is None
+    assert (await update(idle_timeout_seconds=60))["idle_expires_at"]
+    assert (await update(idle_timeout_seconds=None))["idle_expires_at"] is None
+    scope = (await update(scope={"models": ["gpt-4*"]}))["scope"]
+    assert (scope["methods"], scope["models"]) == (["GET"], ["gpt-4*"])
+    assert (await update(scope={"methods": []}))["scope"]["models"] == ["gpt-4*"]
+    assert (await update(scope=None))["scope"] is None
+    assert (await update(rate_limit="10/s"))["rate_limit"] == "10/s"
+    assert (await update(rate_limit=None, rate_burst=3))["rate_limit"] is None
+    assert (await update(max_concurrent=4))["max_concurrent"] == 4
+
+
+async def test_the_ends_of_its_time_keep_their_order(
+    client: httpx.AsyncClient, create_project: Create, create_token: Create
+) -> None:
+    made = await create_token((await create_project())["id"])
+    path = f"/manage/tokens/{made['id']}"
+    before = (await client.get(path)).json()
+    answer = await client.patch(path, json={"not_before": made["expires_at"]})
+    assert answer.status_code == 400
+    assert "must lie before expires_at (2030-01-02T04:04:05Z)" in answer.text
+    assert (await client.get(path)).json() == before
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
+        ({"cancel_running": True}, "cancel_running"),
+        ({"cancel_running": True, "is_active": True}, "cancel_running"),
+        ({"idle_timeout_seconds": 10**10}, "idle_timeout_seconds"),
+        ({"scope": {"networks": ["office"]}}, "scope.networks"),
+        ({"rate_limit": 60}, "rate_limit"),
         ({"expires_at": "2031-01-01T00:00:00"}, "expires_at"),
         ({"expires_at": "soon"}, "expires_at"),
         ({"expires_at": "9999-12-31T23:59:59-05:00"}, "expires_at"),
@@ -215,6 +342,21 @@ async def test_revoking_is_idempotent(
         surroundings.pass_time(hours=1)
     found = (await client.get(path)).json()
     assert (found["is_active"], found["deactivated_at"]) == (False, "2030-01-02T03:04:05.678901Z")
+
+
+async def test_what_runs_is_cut_on_demand(
+    client: httpx.AsyncClient, create_project: Create, create_token: Create, surroundings: Any
+) -> None:
+    made = await create_token((await create_project())["id"])
+    path = f"/manage/tokens/{made['id']}"
+    cut = Change(kind="token_cut", id=made["id"])
+    answer = await client.patch(path, json={"is_active": False, "cancel_running": True})
+    assert (answer.status_code, surroundings.published[-1]) == (200, cut)
+    await client.delete(path)
+    assert surroundings.published[-1] == Change(kind="token", id=made["id"])
+    answer = await client.delete(path + "?cancel_running=true")
+    assert (answer.status_code, surroundings.published[-1]) == (204, cut)
+    assert (await client.delete(path + "?cancel_running=perhaps")).status_code == 400
 
 
 async def test_a_rotated_token_is_new_and_the_old_one_ends_with_its_grace(
@@ -267,8 +409,9 @@ async def test_a_token_that_would_not_work_is_not_rotated(
     revoked = await create_token(project["id"])
     await client.delete(f"/manage/tokens/{revoked['id']}")
     expired = await create_token(project["id"], duration_minutes=1)
+    idle = await create_token(project["id"], idle_timeout_seconds=60)
     surroundings.pass_time(minutes=1)
-    for token, word in [(revoked, "revoked"), (expired, "expired")]:
+    for token, word in [(revoked, "revoked"), (expired, "expired"), (idle, "expired unused")]:
         answer = await client.post(f"/manage/tokens/{token['id']}/rotate")
         assert (answer.status_code, answer.json()["error"]["code"]) == (409, "conflict")
         assert word in answer.json()["error"]["message"]

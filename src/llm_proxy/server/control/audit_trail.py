@@ -118,11 +118,11 @@ def subject_of(method: str, path: str) -> tuple[str, dict[str, str]] | None:
             return "token.revoke", {"token_id": token_id}
         case "POST", ["tokens", token_id, "rotate"]:
             return "token.rotate", {"token_id": token_id}
-        case "GET", ["audit"]:
+        case "GET" | "HEAD", ["audit"]:
             return "audit.list", {}
-        case "GET", ["audit", "verify"]:
+        case "GET" | "HEAD", ["audit", "verify"]:
             return "audit.verify", {}
-        case "GET", ["audit", _]:
+        case "GET" | "HEAD", ["audit", _]:
             return "audit.show", {}
         case "POST" | "PATCH" | "PUT" | "DELETE", _:
             return "management.request", {}

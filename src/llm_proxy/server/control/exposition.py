@@ -47,12 +47,23 @@ COUNTERS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "upstream_retries": (("api",), "Further tries, of connecting or of whole requests."),
     "client_connections": ((), "Connections accepted from clients."),
     "tunnels": ((), "Upgraded connections (WebSocket) so far."),
+    "limit_refusals": (
+        ("limit", "kind"),
+        "Requests refused by a limit: total, client_ip, project or token; of its rate, of its "
+        "concurrency, or because the authority could not be asked (unavailable).",
+    ),
+    "limit_questions": ((), "Requests for which a worker asked the authority for permits."),
     "token_lookups": (("outcome",), "Tokens looked up in the store, because no worker knew them."),
     "records_dropped": ((), "Exchange records lost on their way to the record writer."),
     "process_cpu_seconds": (("process",), "CPU time, those workers included that have ended."),
 }
 GAUGES: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "requests_running": ((), "Requests admitted to an api and not ended."),
+    "limit_slots": ((), "Running requests that count against a limit."),
+    "limit_slots_leased": (
+        (),
+        "Slots of concurrency limits that several workers share, held by workers now.",
+    ),
     "client_connections_open": ((), "Connections of clients, idle ones included."),
     "tunnels_open": ((), "Upgraded connections (WebSocket)."),
     "tokens_known": ((), "Tokens in the memory of the workers."),

@@ -24,7 +24,7 @@ from llm_proxy.server.gateway.limit_refusals import (
     rate_refusal,
     unavailable_refusal,
 )
-from llm_proxy.server.gateway.meters import MAX_METERS, MeterTable, Slots
+from llm_proxy.server.gateway.meters import LOOKED_AT_FIRST, MAX_METERS, MeterTable, Slots
 from llm_proxy.server.gateway.remote_limits import PATIENCE, RemoteLimits
 from llm_proxy.server.gateway.subjects import Subject
 
@@ -132,13 +132,15 @@ class LeasedMeters:
     ) -> Slots[LeasedMeter] | None:
         now = self._clock()
         meters = []
-        lacks = False
         for subject in subjects:
             table = self._addresses if subject.limit == "client_ip" else self._others
             meter = table.meters.get(subject.key)
             if meter is None or meter.limits is not subject.limits:
-                meter = self._meter_for(table, subject, now)
+                meters = self._adapt(subjects, now)
+                break
             meters.append(meter)
+        lacks = False
+        for meter in meters:
             if meter.rate is not None and (meter.stock <= 0 or now > meter.valid_until):
                 lacks = True
             if meter.most and meter.running >= meter.held:
@@ -157,19 +159,24 @@ class LeasedMeters:
             marks.append(meter.valid_until)
         return Slots(meters, marks)
 
-    def _meter_for(self, table: MeterTable[LeasedMeter], subject: Subject, now: int) -> LeasedMeter:
-        meter = table.meters.get(subject.key)
-        if meter is None:
-            key = table.key_for(subject.key, now)
+    def _adapt(self, subjects: Sequence[Subject], now: int) -> list[LeasedMeter]:
+        """Their meters, made and changed where that is needed."""
+        for table in (self._addresses, self._others):
+            table.sweep(now, LOOKED_AT_FIRST)
+        meters = []
+        workers = self._authority.workers
+        for subject in subjects:
+            table = self._addresses if subject.limit == "client_ip" else self._others
+            key = table.key_for(subject.key)
             meter = table.meters.get(key)
             if meter is None:
-                workers = self._authority.workers
                 meter = table.meters[key] = LeasedMeter(key, subject.limits, workers)
-        if meter.limits != subject.limits:
-            self._return_permits(meter, now)
-            meter.change(subject.limits, self._authority.workers)
-        meter.limits = subject.limits
-        return meter
+            if meter.limits != subject.limits:
+                self._return_permits(meter, now)
+                meter.change(subject.limits, workers)
+            meter.limits = subject.limits
+            meters.append(meter)
+        return meters
 
     def _refuse_or_ask(
         self,
@@ -213,6 +220,7 @@ class LeasedMeters:
         rates, slots = [], []
         for meter in meters:
             if meter.rate is not None and not meter.has_permit(now) and self._lacks(meter, "rate"):
+                self._return_permits(meter, now)  # that have expired
                 wanted = meter.next_ahead(now, is_first=meter.key not in self._asked)
                 self._coming["rate", meter.key] += wanted - 1
                 rates.append(RateWanted(meter.key, meter.rate, wanted))

@@ -5,18 +5,21 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
+from llm_proxy.grants import TokenGrant
 from llm_proxy.limits import LimitDefaults
 from llm_proxy.server.gateway.leased_meters import LeasedMeters
 from llm_proxy.server.gateway.meters import Meters, Slots
 from llm_proxy.server.gateway.remote_limits import RemoteLimits
 from llm_proxy.server.gateway.subjects import Subject, Subjects
 
-if TYPE_CHECKING:
-    from llm_proxy.server.gateway.tokens import KnownToken
-
 NO_SLOTS: Final[Slots[Any]] = Slots((), ())
+
+
+class LimitedToken(Protocol):
+    grant: TokenGrant
+    limits: object | None  # what the limiter keeps of it
 
 
 class Counts(Protocol):
@@ -54,7 +57,7 @@ class Limiter:
         return self._counts.refusals
 
     def take(
-        self, token: KnownToken, client_ip: str, waiter: Callable[[], None]
+        self, token: LimitedToken, client_ip: str, waiter: Callable[[], None]
     ) -> Slots[Any] | None:
         """What the request took of every limit that is its own; it must be given back.
 

@@ -13,7 +13,8 @@ from llm_proxy.server.gateway.limit_refusals import concurrency_refusal, rate_re
 from llm_proxy.server.gateway.subjects import Subject
 
 MAX_METERS: Final = 100_000  # of addresses, and as many of tokens, projects and all requests
-_LOOKED_AT: Final = 200  # meters at a tick, and a few whenever one is added
+_LOOKED_AT: Final = 200  # meters at a tick
+LOOKED_AT_FIRST: Final = 4  # before some are added
 
 
 class Forgettable(Protocol):
@@ -38,15 +39,15 @@ class MeterTable(Generic[M]):
         self._most = most
         self.meters: dict[str, M] = {}
 
-    def key_for(self, key: str, now: int) -> str:
-        """What to add a meter under for a key that there is none of."""
-        self.sweep(now, 2)
-        if len(self.meters) >= self._most:
-            return key.partition(":")[0] + ":*"
-        return key
+    def key_for(self, key: str) -> str:
+        """What a meter is kept under."""
+        if key in self.meters or len(self.meters) < self._most:
+            return key
+        return key.partition(":")[0] + ":*"
 
     def sweep(self, now: int, count: int = _LOOKED_AT) -> None:
-        """Looks at the meters that weren't looked at for longest."""
+        """Looks at the meters that weren't looked at for longest. One that was just added is idle
+        until it is charged."""
         meters = self.meters
         for _ in range(min(count, len(meters))):
             key = next(iter(meters))
@@ -102,7 +103,8 @@ class Meters:
             table = self._addresses if subject.limit == "client_ip" else self._others
             meter = table.meters.get(subject.key)
             if meter is None or meter.limits is not subject.limits:
-                meter = _meter_for(table, subject, now)
+                meters = self._adapt(subjects, now)
+                break
             meters.append(meter)
         for meter in meters:
             if meter.running >= meter.most or meter.arrival - now > meter.tolerance:
@@ -112,6 +114,22 @@ class Meters:
             meter.running += 1
             marks.append(meter.charge(now))
         return Slots(meters, marks)
+
+    def _adapt(self, subjects: Sequence[Subject], now: int) -> list[Meter]:
+        """Their meters, made and changed where that is needed."""
+        for table in (self._addresses, self._others):
+            table.sweep(now, LOOKED_AT_FIRST)
+        meters = []
+        for subject in subjects:
+            table = self._addresses if subject.limit == "client_ip" else self._others
+            key = table.key_for(subject.key)
+            meter = table.meters.get(key)
+            if meter is None:
+                meter = table.meters[key] = Meter(subject.limits)
+            if meter.limits is not subject.limits:
+                meter.change(subject.limits, now)
+            meters.append(meter)
+        return meters
 
     def _refuse(self, subjects: Sequence[Subject], meters: Sequence[Meter], now: int) -> None:
         """Names the limit that lasts longest: what passes sooner would mislead."""
@@ -141,15 +159,3 @@ class Meters:
         now = self._clock()
         self._addresses.sweep(now)
         self._others.sweep(now)
-
-
-def _meter_for(table: MeterTable[Meter], subject: Subject, now: int) -> Meter:
-    meter = table.meters.get(subject.key)
-    if meter is None:
-        key = table.key_for(subject.key, now)
-        meter = table.meters.get(key)
-        if meter is None:
-            meter = table.meters[key] = Meter(subject.limits)
-    if meter.limits is not subject.limits:
-        meter.change(subject.limits, now)
-    return meter

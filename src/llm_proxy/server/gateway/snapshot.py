@@ -24,8 +24,13 @@ def take_snapshot(
     apis = [upstream for upstream in upstreams if not upstream.is_control]
     counters = metrics.counters()
     counters += [Series("token_lookups", (outcome,), count) for outcome, count in lookups.items()]
+    limiter = gateway.limiter
+    counters += [Series("limit_refusals", why, count) for why, count in limiter.refusals.items()]
+    if limiter.authority is not None:
+        counters.append(Series("limit_questions", (), limiter.authority.asked))
     gauges = [
         Series("requests_running", (), gateway.running),
+        Series("limit_slots", (), limiter.running),
         Series("client_connections_open", (), connections),
         Series("tunnels_open", (), metrics.tunnels),
         Series("tokens_known", (), gateway.tokens.known_count),

@@ -113,6 +113,9 @@ class Tokens:
     def find(self, digest: bytes) -> KnownToken | None:
         return self._known.get(digest)
 
+    def expect_legacy_tokens(self) -> None:
+        self._knows_legacy_tokens = True
+
     def check_form(self, text: bytes) -> None:
         """Whether it can be a token at all: random strings are refused without a look-up."""
         if is_well_formed_token(text):

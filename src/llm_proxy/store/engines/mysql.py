@@ -52,13 +52,13 @@ class MysqlConnection(Database, peewee.MySQLDatabase):
                 f"SET SESSION innodb_lock_wait_timeout = {wait_s}, lock_wait_timeout = {wait_s}, "
                 "sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ANSI_QUOTES'"
             )
-            limit = _statement_limit(connection, self._patience_s)
+            limit = _statement_limit(connection, _statement_s(self._patience_s))
             cursor.execute(f"SET SESSION {limit}")
         return connection
 
     @property
     def _is_mariadb(self) -> bool:
-        return "mariadb" in str(self.driver.server_version).lower()
+        return "mariadb" in _version(self.driver)
 
     def written(self, statement: str) -> str:
         return with_percent_s(statement)
@@ -111,7 +111,9 @@ class MysqlConnection(Database, peewee.MySQLDatabase):
         finally:
             if connection.open:
                 self.sql("SELECT RELEASE_LOCK(?)", (name,))
-                self.sql(f"SET SESSION {_statement_limit(connection, self._patience_s)}")
+                self.sql(
+                    f"SET SESSION {_statement_limit(connection, _statement_s(self._patience_s))}"
+                )
             connection._read_timeout = connection._write_timeout = _socket_s(self._patience_s)
 
     def claim(self) -> None:
@@ -180,9 +182,14 @@ def _parameters(url: DatabaseUrl, patience_s: float) -> dict[str, Any]:
     }
 
 
+def _statement_s(patience_s: float) -> float:
+    """More than a lock is waited for, so that a lock is told from a slow statement."""
+    return max(ceil(patience_s), 1) + 0.5
+
+
 def _socket_s(patience_s: float) -> float:
     """The server gives up by itself; a little later it is taken for stuck."""
-    return max(patience_s, 1.0) + 1.0
+    return _statement_s(patience_s) + 1.0
 
 
 def _tls(url: DatabaseUrl) -> dict[str, Any]:
@@ -200,7 +207,7 @@ def _tls(url: DatabaseUrl) -> dict[str, Any]:
 
 
 def _statement_limit(connection: pymysql.Connection[Any], limit_s: float) -> str:
-    if "mariadb" in str(connection.server_version).lower():
+    if "mariadb" in _version(connection):
         return f"max_statement_time = {limit_s:g}"
     return f"max_execution_time = {ceil(limit_s * 1000)}"
 
@@ -209,3 +216,7 @@ def _has_something_to_read(sock: Any) -> bool:
     poll = select.poll()
     poll.register(sock, select.POLLIN | select.POLLHUP | select.POLLERR)
     return bool(poll.poll(0))
+
+
+def _version(connection: pymysql.Connection[Any]) -> str:
+    return str(connection.get_server_info()).lower()  # type: ignore[no-untyped-call]

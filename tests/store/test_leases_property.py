@@ -1,0 +1,284 @@
+"""Workers that take, spend, settle, crash and are lost, in any order: no cap is ever exceeded, and
+nothing is lost but what a lost machine held."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from llm_proxy.grants import Lease, LeaseUse, NoPermits
+from llm_proxy.store.database import Store
+from llm_proxy.store.leases import (
+    extend_lease,
+    give_back_leases,
+    settle_holder,
+    settle_leases,
+    take_lease,
+    write_off_holder,
+)
+from llm_proxy.store.projects import delete_project
+from llm_proxy.store.tokens import Token, TokenChanges, update_token
+
+AddToken = Callable[..., tuple[Token, bytes]]
+CAPS = st.one_of(st.none(), st.integers(1, 60))
+WANTED = st.integers(1, 40)
+EXAMPLES = int(os.environ.get("TEST_LEASE_EXAMPLES", "12"))
+_names = (f"worker {number}" for number in itertools.count())
+
+
+@dataclass
+class Spending:
+    """A slot of a worker's ledger, with what the worker knows of the lease."""
+
+    lease_id: int
+    granted: int | None
+    used: int = 0
+    told: list[int] = field(default_factory=lambda: [0])  # what was ever said of `used`
+
+    def use(self) -> LeaseUse:
+        self.told.append(self.used)
+        return LeaseUse(self.lease_id, self.used, float(self.used))
+
+    @property
+    def can_spend(self) -> bool:
+        return self.granted is None or self.used < self.granted
+
+
+@dataclass
+class Worker:
+    name: str = field(default_factory=lambda: next(_names))
+    ledger: dict[int, Spending] = field(default_factory=dict)  # by lease
+
+
+class Leases(RuleBasedStateMachine):
+    running = Bundle("running")
+    crashed = Bundle("crashed")
+
+    def __init__(self, store: Store, add_token: AddToken, now: datetime) -> None:
+        super().__init__()
+        self.store = store
+        self.add_token = add_token
+        self.now = now
+        self.workers: dict[str, Worker] = {}  # running or crashed
+        self.alive: dict[str, Worker] = {}
+        self.spent = 0
+        self.lost = 0  # counted and never spent
+        self.uncounted = 0  # spent without a cap and lost with the machine
+        self.is_deleted = False
+
+    @initialize(cap=CAPS, target=running)
+    def begin(self, cap: int | None) -> Worker:
+        self.cap = cap
+        self.token, _ = self.add_token(max_requests=cap)
+        return self._start()
+
+    def _start(self) -> Worker:
+        worker = Worker()
+        self.workers[worker.name] = self.alive[worker.name] = worker
+        return worker
+
+    @precondition(lambda self: len(self.alive) < 4)
+    @rule(target=running)
+    def start(self) -> Worker:
+        return self._start()
+
+    @rule(worker=running, wanted=WANTED)
+    def take(self, worker: Worker, wanted: int) -> None:
+        lease = take_lease(
+            self.store, self.token.id, wanted, host="h", holder=worker.name, at=self.now
+        )
+        assert (lease is None) == self.is_deleted
+        if isinstance(lease, Lease):
+            assert (lease.granted is None) == (self.cap is None)
+            assert lease.granted is None or 1 <= lease.granted <= wanted
+            worker.ledger[lease.id] = Spending(lease.id, lease.granted)
+
+    @rule(worker=running, count=st.integers(1, 30))
+    def spend(self, worker: Worker, count: int) -> None:
+        for slot in list(worker.ledger.values()):
+            while count and slot.can_spend:
+                self._spend_one(slot)
+                count -= 1
+
+    def _spend_one(self, slot: Spending) -> None:
+        slot.used += 1
+        self.spent += 1
+        if self.cap is not None and not self.is_deleted:
+            assert self.spent - self.uncounted + self.lost <= self.cap
+
+    @rule(worker=running)
+    def settle(self, worker: Worker) -> None:
+        settle_leases(self.store, [slot.use() for slot in worker.ledger.values()])
+
+    @rule(worker=running, data=st.data())
+    def settle_what_was_said_before(self, worker: Worker, data: st.DataObject) -> None:
+        for slot in worker.ledger.values():
+            used = data.draw(st.sampled_from(slot.told))
+            settle_leases(self.store, [LeaseUse(slot.lease_id, used, float(used))])
+
+    @rule(worker=running, wanted=WANTED)
+    def extend(self, worker: Worker, wanted: int) -> None:
+        for slot in list(worker.ledger.values()):
+            self._extend(worker, slot, wanted)
+
+    def _extend(self, worker: Worker, slot: Spending, wanted: int) -> None:
+        answer = extend_lease(self.store, slot.use(), wanted)
+        if answer is None:  # deleted, or written off: what is left of it is nobody else's
+            return
+        if isinstance(answer, Lease):
+            slot.granted = answer.granted
+        elif slot.granted is None:
+            slot.granted = slot.used
+        assert isinstance(answer, Lease | NoPermits)
+
+    @rule(worker=running)
+    def give_back(self, worker: Worker) -> None:
+        self._give_back(worker)
+
+    def _give_back(self, worker: Worker) -> None:
+        uses = [slot.use() for slot in worker.ledger.values()]
+        give_back_leases(self.store, uses)
+        worker.ledger.clear()
+        settle_leases(self.store, uses)  # a late copy of it
+
+    @rule(worker=consumes(running), target=crashed)
+    def crash(self, worker: Worker) -> Worker:
+        self.alive.pop(worker.name)
+        return worker
+
+    @rule(worker=consumes(crashed))
+    def reap(self, worker: Worker) -> None:
+        self._reap(worker)
+
+    def _reap(self, worker: Worker) -> None:
+        uses = {slot.lease_id: slot.use() for slot in worker.ledger.values()}
+        settle_holder(self.store, uses, host="h", holder=worker.name)
+        settle_holder(self.store, uses, host="h", holder=worker.name)
+        self.workers.pop(worker.name)
+
+    @rule(worker=consumes(crashed))
+    def lose(self, worker: Worker) -> None:
+        self._write_off(worker)
+        self.workers.pop(worker.name)
+
+    @rule(worker=running)
+    def write_off_one_that_lives(self, worker: Worker) -> None:
+        """As when its host was silent for long: what it holds of a cap it may still spend."""
+        self._write_off(worker)
+        for slot in list(worker.ledger.values()):
+            while slot.granted is not None and slot.can_spend:
+                self.lost -= 1
+                self._spend_one(slot)
+        settle_leases(self.store, [slot.use() for slot in worker.ledger.values()])
+        worker.ledger.clear()
+
+    def _write_off(self, worker: Worker) -> None:
+        leases = self._leases(worker.name)
+        write_off_holder(self.store, host="h", holder=worker.name)
+        for slot in worker.ledger.values():
+            if slot.lease_id not in leases:
+                continue
+            granted, settled = leases[slot.lease_id]
+            if granted is None:
+                self.uncounted += slot.used - settled
+            else:
+                self.lost += max(granted, settled) - slot.used
+
+    def _leases(self, holder: str) -> dict[int, tuple[int | None, int]]:
+        with self.store.reading() as database:
+            rows = database.sql(
+                "SELECT id, granted, settled FROM leases WHERE holder = ?", (holder,)
+            )
+        return {lease_id: (granted, settled) for lease_id, granted, settled in rows}
+
+    @precondition(lambda self: not self.is_deleted)
+    @rule(cap=CAPS, gives_back=st.booleans(), wanted=WANTED)
+    def change_cap(self, cap: int | None, gives_back: bool, wanted: int) -> None:
+        """Every worker that runs hears of it before it spends again."""
+        update_token(self.store, self.token.id, TokenChanges(max_requests=cap), at=self.now)
+        # Whoever gives back spends nothing after it; to extend is for leases without a cap.
+        capped_before, self.cap = self.cap is not None, cap
+        for worker in self.alive.values():
+            if gives_back or capped_before:
+                self._give_back(worker)
+            else:
+                for slot in list(worker.ledger.values()):
+                    self._extend(worker, slot, wanted)
+
+    @precondition(lambda self: not self.is_deleted and self.spent > 20)
+    @rule(sure=st.integers(0, 5))
+    def delete(self, sure: int) -> None:
+        if sure == 0:
+            delete_project(self.store, self.token.project_id, force=True, at=self.now)
+            self.is_deleted = True
+
+    @invariant()
+    def books_agree(self) -> None:
+        if not hasattr(self, "token") or self.is_deleted:
+            return
+        count, reserved = self._books()
+        held = [row for name in self.workers for row in self._leases(name).values()]
+        assert reserved == sum(max(0, g - s) for g, s in held if g is not None)
+        assert count <= self.spent - self.uncounted + self.lost
+
+    def _books(self) -> tuple[int, int]:
+        with self.store.reading() as database:
+            columns = "SELECT request_count, reserved FROM tokens WHERE id = ?"
+            ((count, reserved),) = database.sql(columns, (self.token.id,))
+        return count, reserved
+
+    def teardown(self) -> None:
+        if not hasattr(self, "token"):
+            return
+        for worker in list(self.workers.values()):
+            self._reap(worker)
+        if self.is_deleted:
+            return
+        assert self._books() == (self.spent - self.uncounted + self.lost, 0)
+        if self.cap is None:
+            return
+        worker = self._start()
+        before = self.spent - self.uncounted + self.lost
+        while isinstance(
+            lease := take_lease(
+                self.store, self.token.id, 7, host="h", holder=worker.name, at=self.now
+            ),
+            Lease,
+        ):
+            slot = worker.ledger[lease.id] = Spending(lease.id, lease.granted)
+            while slot.can_spend:
+                self._spend_one(slot)
+            give_back_leases(self.store, [slot.use()])
+        assert lease == NoPermits(is_final=True)
+        assert self._books() == (max(self.cap, before), 0)
+
+
+def test_no_schedule_exceeds_a_cap_or_loses_a_permit(
+    store: Store, add_token: AddToken, now: datetime
+) -> None:
+    run_state_machine_as_test(
+        partial(Leases, store, add_token, now),  # type: ignore[arg-type]  # is called, no more
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
