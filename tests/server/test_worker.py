@@ -263,7 +263,7 @@ async def test_worker_that_is_never_configured_ends(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"database": "/no/such/folder/db"}, "/no/such/folder/db"),
+        ({"database": Secret("/no/such/folder/db")}, "/no/such/folder/db"),
         ({"encryption_key": Secret("short")}, "ENCRYPTION_KEY must be 32 bytes"),
         ({"encryption_key": new_encryption_key()}, "ENCRYPTION_KEY isn't the one"),
         ({"log_file": "/no/such/folder/log"}, "/no/such/folder/log"),

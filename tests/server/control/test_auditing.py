@@ -90,7 +90,7 @@ async def test_reads_leave_none(audited: Audited) -> None:
     ("method", "path", "body", "outcome", "reason", "details"),
     [
         ("POST", "/manage/projects", {"name": ""}, "failure", "invalid_request", ["name"]),
-        ("POST", "/manage/projects", {"api_key": [KEY]}, "failure", "invalid_request", ["name"]),
+        ("POST", "/manage/projects", {"api_key": [KEY]}, "failure", "invalid_request", ["api_key"]),
         ("PATCH", "/manage/tokens/none", {"name": "x"}, "failure", "not_found", None),
         ("DELETE", "/manage/projects/none", None, "failure", "not_found", None),
         ("POST", "/manage/nothing", {}, "failure", "not_found", None),
@@ -115,6 +115,16 @@ async def test_each_failure_leaves_one_record_without_what_was_sent(
     if details is not None:
         assert record.details["field"] == details[0]
     assert KEY not in audited.path.read_text()
+
+
+async def test_secrets_in_wrong_places_are_not_kept(audited: Audited) -> None:
+    misplaced = "sk-ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
+    await audited.client.post("/manage/projects", json={misplaced: 1})
+    await audited.client.delete(f"/manage/tokens/{misplaced}")
+    await audited.client.get(f"/manage/audit?{misplaced}=1")
+    assert len(audited.records) == 3
+    assert audited.records[1].path == "/manage/tokens/…"
+    assert misplaced not in audited.path.read_text()
 
 
 async def test_conflict_is_a_failure_and_a_forbidden_one_denied(audited: Audited) -> None:

@@ -129,6 +129,7 @@ class Admission:
         credential = token.credentials.get(upstream.name) or token.add_credential(upstream)
         self._check_size(upstream.max_body)
         if upstream.param_whitelist or (scope is not None and scope.models):
+            self._check_size(min(upstream.max_body, MAX_CHECKED_BODY))
             if not self._body_ends:
                 self._wait_for_body()
                 return
