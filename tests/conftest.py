@@ -71,6 +71,14 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[DatabaseUrl]:
 
 
 @pytest.fixture
+def other_postgres_url(postgres_server: PostgresServer) -> Iterator[DatabaseUrl]:
+    """A second one."""
+    url = postgres_server.new_database()
+    yield url
+    postgres_server.drop(url)
+
+
+@pytest.fixture
 def start_redis(tmp_path: Path) -> Iterator[StartRedis]:
     """Starts servers with options of their command line."""
     servers: list[RedisServer] = []

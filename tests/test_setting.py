@@ -55,17 +55,11 @@ def test_choice_knows_its_aliases() -> None:
         parse("loud")
 
 
-def test_paths_and_databases() -> None:
+def test_paths() -> None:
     assert rules.parse_path("a/b") == Path("a/b")
-    assert rules.parse_database("x.db") == Path("x.db")
-    assert rules.parse_database("sqlite:///rel.db") == Path("rel.db")
-    assert rules.parse_database("sqlite:////abs/x.db") == Path("/abs/x.db")
     for text in ("", " ", "a\0b"):
         with pytest.raises(ValueError, match="the path of a file"):
             rules.parse_path(text)
-    for text in ("", "postgres://h/db", ":memory:", "sqlite:///", "a\0b"):
-        with pytest.raises(ValueError, match="a file path or sqlite:///PATH"):
-            rules.parse_database(text)
 
 
 @pytest.mark.parametrize(

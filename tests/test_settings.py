@@ -228,3 +228,34 @@ def test_source_of_the_home_is_a_place_like_any_other(tmp_path: Path) -> None:
     other.write_text("LLM_PROXY_HOME=state\n")
     resolved = resolve_settings({}, environ={}, env_file=other)
     assert resolved.sources["LLM_PROXY_HOME"] == f"{other}:1"
+
+
+def test_one_database_is_chosen(tmp_path: Path) -> None:
+    environ = {"LLM_PROXY_HOME": str(tmp_path)}
+    url = "postgresql://me:sesame@h/d"
+
+    def database(flag: str | None = None, **variables: str) -> object:
+        return load_settings({"database_path": flag}, environ=environ | variables).database
+
+    assert database() == tmp_path / "llm-proxy.db"
+    assert database(DATABASE_PATH="/x.db") == Path("/x.db")
+    assert database(DATABASE_URL="sqlite:////y.db") == Path("/y.db")
+    assert str(database(DATABASE_URL=url)) == "postgresql://me:***@h/d"
+    assert str(database("mysql://u@h/d", DATABASE_URL=url)) == "mysql://u@h/d"
+    assert database("/z.db", DATABASE_URL=url, DATABASE_PATH="/x.db") == Path("/z.db")
+
+
+def test_two_databases_are_refused_naming_both(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.env_file.write_text("DATABASE_PATH=/x.db\n")
+    environ = {"LLM_PROXY_HOME": str(tmp_path), "DATABASE_URL": "postgresql://me:sesame@h/d"}
+    with pytest.raises(ConfigError, match="two databases.*DATABASE_PATH.*DATABASE_URL") as caught:
+        load_settings({}, environ=environ)
+    assert "sesame" not in str(caught.value)
+
+
+def test_a_wrong_url_is_not_repeated(tmp_path: Path) -> None:
+    environ = {"LLM_PROXY_HOME": str(tmp_path), "DATABASE_URL": "postgresql:/me:sesame/d"}
+    with pytest.raises(ConfigError, match="DATABASE_URL must be a URL like") as caught:
+        load_settings({}, environ=environ)
+    assert "sesame" not in str(caught.value)

@@ -96,11 +96,14 @@ def parse_database_url(text: str) -> Path | DatabaseUrl:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
-        raise ValueError(f"{_RULE}, with a valid host and port") from None
+        raise ValueError(
+            f"{_RULE}, with a valid host and port, and what is special in a password "
+            "percent-encoded"
+        ) from None
     engine = _SCHEMES.get(parts.scheme)
     if engine is None or parts.fragment:
         # A `#` in a password would cut it there, without a word.
-        raise ValueError(f"{_RULE}; special characters in a password are percent-encoded")
+        raise ValueError(f"{_RULE}, with what is special in a password percent-encoded")
     parameters = _parameters(parts.query)
     host = unquote(parts.hostname or "") or parameters.get("host") or "localhost"
     name = unquote(parts.path.removeprefix("/"))

@@ -104,7 +104,8 @@ class IssuingGcra(Gcra):
     def give_back(self, permits: int, now: int, age: int) -> None:
         """Taken together `age` ago at most, and never used."""
         self.arrival -= max(0, permits * self.interval - age)
-        if now - age >= self._since:
+        # Nothing was issued for so long before `_since`, so that a few microseconds don't matter.
+        if now - age > self._since - self.lag - self.interval:
             self._issued = max(0, self._issued - permits)
 
     def is_idle(self, now: int) -> bool:

@@ -17,6 +17,8 @@ from hypercorn.config import Config
 
 from llm_proxy.cli.main import run
 from llm_proxy.secrets import Cipher, Secret, new_encryption_key
+from llm_proxy.server.audit_log import AuditLog
+from llm_proxy.server.auditor import Auditor
 from llm_proxy.server.channel import Change
 from llm_proxy.server.control.app import create_app
 from llm_proxy.server.control.context import ControlContext, HealthReport
@@ -65,6 +67,9 @@ def control_plane(tmp_path: Path) -> Iterator[str]:
         default_api=lambda: "openai",
         publish=publish,
         health=lambda: HealthReport(ready=True, draining=False, checks={}),
+        audit=Auditor(
+            AuditLog(store, chain="one", file=None, retention_s=86400), summary_every_s=5
+        ),
     )
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]

@@ -68,7 +68,7 @@ def test_a_rollback_wants_to_be_confirmed(llm_proxy: Run, tmp_path: Path) -> Non
     shown = llm_proxy("db", "rollback", "--db", path, "--yes", "--steps", "2")
     assert shown.out.splitlines() == [f"undid {NAMES[-1]}", f"undid {NAMES[-2]}"]
     shown = llm_proxy("db", "rollback", "--db", path, "--yes", "--json")
-    assert json.loads(shown.out)["undone"] == [NAMES[0]]
+    assert json.loads(shown.out)["undone"] == [NAMES[-3]]
 
 
 @pytest.mark.parametrize("command", ["migrate", "status"])

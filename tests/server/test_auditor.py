@@ -102,6 +102,14 @@ async def test_the_server_tells_of_itself(bench: Bench) -> None:
     assert (reload.outcome, reload.reason) == ("error", "the file is wrong")
 
 
+async def test_each_token_that_expired_has_its_record(bench: Bench) -> None:
+    await bench.auditor.tell_expired(["t1", "t2"])
+    assert [(r.action, r.actor, r.token_id) for r in bench.records] == [
+        ("token.expire", "system", "t1"),
+        ("token.expire", "system", "t2"),
+    ]
+
+
 async def test_its_end_is_the_last_record(settings: Settings, tmp_path: Path) -> None:
     bench = Bench(settings, tmp_path)
     await bench.auditor.open()
@@ -140,7 +148,7 @@ async def test_the_file_may_be_off(settings: Settings, tmp_path: Path) -> None:
     bench = Bench(msgspec.structs.replace(settings, audit_log_file=None), tmp_path)
     await bench.auditor.open()
     await bench.auditor.tell("server.start")
-    assert bench.auditor.problem is None
+    assert bench.auditor.status == "ok"
     assert not (settings.home.path / "audit.jsonl").exists()
     assert len(bench.records) == 1
     await bench.auditor.close()

@@ -10,8 +10,15 @@ import trustme
 
 from llm_proxy.errors import ConfigError
 from llm_proxy.home import Home
+from llm_proxy.limits import Limits, RateLimit
+from llm_proxy.provider_file import builtin_text
 from llm_proxy.secrets import Secret
-from llm_proxy.server.configuration import FIXED, check_reloadable, read_configuration
+from llm_proxy.server.configuration import (
+    FIXED,
+    check_reloadable,
+    check_scope,
+    read_configuration,
+)
 from llm_proxy.settings import Address, Settings, UnixAddress, load_or_create_secrets
 
 
@@ -114,7 +121,6 @@ def test_everything_else_may_change(complete: Settings, tmp_path: Path) -> None:
             {"metrics_path": "/v1/files/m"},
             r"would take requests for /v1/files/\* of the api 'openai'",
         ),
-        ({"max_concurrent_requests": 1, "workers": 2}, "MAX_CONCURRENT_REQUESTS must be 0 or"),
     ],
 )
 def test_settings_that_contradict_each_other_are_told(
@@ -124,19 +130,54 @@ def test_settings_that_contradict_each_other_are_told(
         read_configuration(msgspec.structs.replace(complete, **change))
 
 
-def test_workers_share_the_limit_of_concurrent_requests_exactly(
+def test_workers_have_the_limit_of_concurrent_requests_in_common(
     complete: Settings, tmp_path: Path
 ) -> None:
     wanted = msgspec.structs.replace(complete, max_concurrent_requests=8, workers=3)
     configs = read_configuration(wanted).worker_configs(tmp_path, events_socket=None)
-    assert [config.client_limits.max_concurrent_requests for config in configs] == [3, 3, 2]
+    totals = [(one.providers.limits.total.max_concurrent, one.limit_sharers) for one in configs]
+    assert totals == [(8, 3)] * 3
+
+
+def test_only_worker_counts_by_itself(complete: Settings, tmp_path: Path) -> None:
+    (config,) = read_configuration(complete).worker_configs(tmp_path, events_socket=None)
+    assert config.limit_sharers == 0
+
+
+def test_limits_of_the_environment_override_those_of_the_file(
+    complete: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "limits.yaml"
+    file.write_text(
+        builtin_text() + "limits:\n  total: {rate_limit: 5/s, max_concurrent: 3}\n"
+        "  client_ip: {rate_limit: 7/min, max_concurrent: 2}\n"
+    )
+    wanted = msgspec.structs.replace(
+        complete, config_path=file, global_rate_limit="100/s", ip_rate_limit="unlimited"
+    )
+    limits = read_configuration(wanted).providers.limits
+    assert limits.total == Limits(rate=RateLimit(100, 1, 100), max_concurrent=3)
+    assert limits.client_ip == Limits(max_concurrent=2)
+
+
+def test_fleet_needs_redis_and_scope_stays_what_it_was(complete: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "limits.yaml"
+    file.write_text(builtin_text() + "limits: {scope: fleet}\n")
+    fleet = msgspec.structs.replace(complete, config_path=file)
+    with pytest.raises(ConfigError, match="set REDIS_URL or REDIS_ADDR"):
+        read_configuration(fleet)
+    fleet = msgspec.structs.replace(fleet, redis_addr=Address("127.0.0.1", 6379))
+    one, other = read_configuration(complete), read_configuration(fleet)
+    check_scope(one, one)
+    assert (one.limit_sharers(), other.limit_sharers()) == (0, 1)
+    with pytest.raises(ConfigError, match="limits.scope can't be changed from host to fleet"):
+        check_scope(one, other)
 
 
 def test_listening_is_configured_as_the_settings_say(complete: Settings, tmp_path: Path) -> None:
     wanted = msgspec.structs.replace(
         complete,
         workers=3,
-        max_concurrent_requests=8,
         client_head_timeout=1.0,
         client_body_timeout=2.0,
         keep_alive_timeout=3.0,
@@ -145,14 +186,11 @@ def test_listening_is_configured_as_the_settings_say(complete: Settings, tmp_pat
         trusted_proxies=("10.0.0.0/8",),
     )
     configs = read_configuration(wanted).worker_configs(tmp_path, events_socket=None)
-    assert [config.client_limits.max_concurrent_requests for config in configs] == [3, 3, 2]
     limits = configs[0].client_limits
     assert (limits.head_timeout, limits.body_timeout) == (1, 2)
     assert (limits.keep_alive_timeout, limits.write_timeout) == (3, 4)
     assert configs[0].proxy_protocol
     assert configs[0].trusted_proxies == ("10.0.0.0/8",)
-    with pytest.raises(ConfigError, match="MAX_CONCURRENT_REQUESTS"):
-        read_configuration(msgspec.structs.replace(wanted, max_concurrent_requests=2))
 
 
 def test_tls_needs_a_pair_that_belongs_together_and_tcp(

@@ -26,7 +26,8 @@ def found(store: Store, **wanted: Any) -> list[str]:
 
 @pytest.mark.parametrize("name", EXACT)
 def test_each_field_can_be_asked_for(store: Store, name: str) -> None:
-    wanted = add(store, **{name: "denied"})
+    fields: dict[str, Any] = {name: "denied"}
+    wanted = add(store, **fields)
     add(store)
     assert found(store, exact={name: "denied"}) == [wanted]
     assert found(store, exact={name: "den%"}) == []

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llm_proxy.cli.db_copy import copy
-from llm_proxy.cli.db_encryption import encrypt, rotate_key
+from llm_proxy.cli.db_encryption import encrypt
+from llm_proxy.cli.db_rotation import rotate_key
 from llm_proxy.cli.serving import refuse_while_serving
 from llm_proxy.settings import load_settings
 

@@ -30,8 +30,8 @@ class Auditor:
         self._refused = AuditCounts("proxy.refused", "system", Budget())
 
     @property
-    def problem(self) -> str | None:
-        return self._log.problem
+    def status(self) -> str:
+        return self._log.problem or "ok"
 
     async def require(self) -> None:
         await self._log.require()
@@ -70,6 +70,13 @@ class Auditor:
             details=details,
         )
         await self._log.append_if_possible(entry)
+
+    async def tell_expired(self, token_ids: Sequence[str]) -> None:
+        entries = [
+            AuditEntry(action="token.expire", actor="system", outcome="success", token_id=token_id)
+            for token_id in token_ids
+        ]
+        await self._log.append_if_possible(*entries)
 
     async def open(self) -> None:
         """Raises ConfigError when the file can't be used."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from llm_proxy.audit import AuditEntry
 from llm_proxy.database_url import DatabaseUrl
 from llm_proxy.env_file import quoted, read_env_file
 from llm_proxy.errors import ConfigError
@@ -23,7 +24,9 @@ from llm_proxy.secrets import (
     new_token,
     token_digest,
 )
+from llm_proxy.server.host_identity import host_identity
 from llm_proxy.settings import Settings, refuse_missing_key
+from llm_proxy.store.audit import append_entries
 from llm_proxy.store.database import Store
 from llm_proxy.store.projects import Project, create_project
 from llm_proxy.store.tokens import Token, create_token
@@ -77,7 +80,8 @@ def install(
         write_private(home.env_file, _env_text(_entries(home.env_file) | entries))
         if project is None:
             return None
-        return _issue(settings.database, Cipher(encryption_key), project, now)
+        chain = host_identity(home) if settings.audit_enabled else None
+        return _issue(settings.database, Cipher(encryption_key), project, now=now, chain=chain)
 
 
 @contextlib.contextmanager
@@ -112,15 +116,24 @@ def _env_text(entries: Mapping[str, str]) -> str:
 
 
 def _issue(
-    target: Path | DatabaseUrl, cipher: Cipher, first: FirstProject, now: datetime
+    target: Path | DatabaseUrl,
+    cipher: Cipher,
+    first: FirstProject,
+    *,
+    now: datetime,
+    chain: str | None,
 ) -> Issued:
+    """`chain` is that of the audit log; None: there is none."""
     path = target if isinstance(target, Path) else None
     was_there = path is None or path.exists()
     store = Store(target, cipher=cipher)
     try:
         store.open(migrate=True)
         with store.writing():
-            return _create(store, first, now)
+            issued = _create(store, first, now)
+            if chain is not None:
+                append_entries(store, chain, _audit_entries(issued), at=now)
+            return issued
     except BaseException:
         if path is not None and not was_there:
             store.close()
@@ -166,3 +179,14 @@ def _create(store: Store, first: FirstProject, now: datetime) -> Issued:
         token=secret,
         expires_at=now + timedelta(seconds=first.token_lifetime_s),
     )
+
+
+def _audit_entries(issued: Issued) -> list[AuditEntry]:
+    subjects = {
+        "project.create": {"project_id": issued.project_id},
+        "token.create": {"project_id": issued.project_id, "token_id": issued.token_id},
+    }
+    return [
+        AuditEntry(action=action, actor="cli", outcome="success", **ids)
+        for action, ids in subjects.items()
+    ]

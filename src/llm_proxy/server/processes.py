@@ -74,6 +74,7 @@ class Processes:
             foundation.store,
             self.publish,
             interval_s=lambda: self.settings.token_cleanup_interval,
+            tell=self._tell_expired,
         )
         self._host_limits = HostAuthority()
         self._authority: Authority = self._host_limits
@@ -231,6 +232,10 @@ class Processes:
             await self._auditor.tell("config.reload", error)
         self._last_reload = ReloadResult(number=self._reloads, at=time.time(), error=error)
         self._write_state()
+
+    async def _tell_expired(self, token_ids: Sequence[str]) -> None:
+        if self._auditor is not None:
+            await self._auditor.tell_expired(token_ids)
 
     def _prepare(self, configuration: Configuration) -> Generation:
         """Nothing of it runs yet."""

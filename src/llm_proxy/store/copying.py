@@ -17,7 +17,8 @@ Progress = Callable[[str, int], None]  # a table, and how many of its rows have 
 
 _AT_ONCE = 200  # rows; SQLite takes 32,766 values in a statement
 _IS_ALIVE_S = 25  # servers say every 10 s that they live, and take their leave
-_NOT_COPIED = frozenset({"migrations", "sqlite_sequence"})
+# What a server says of itself belongs to the database that it uses.
+_NOT_COPIED = frozenset({"hosts", "migrations", "sqlite_sequence"})
 
 
 def copy_database(

@@ -83,4 +83,4 @@ async def test_without_an_audit_log_nothing_is_hindered() -> None:
     await none.append(make_draft().entry("success"))
     await none.deny(make_draft().entry("denied"))
     await none.flush()
-    assert (none.problem, list(await none.verify())) == (None, [])
+    assert (none.status, list(await none.verify())) == ("off", [])

@@ -23,6 +23,7 @@ async def test_a_server_that_is_well_says_so_to_anybody(client: httpx.AsyncClien
         "checks": {
             "store": "ok",
             "workers": "ok",
+            "audit": "off",
             "upstreams": {"openai": {"circuit": "closed"}, "anthropic": {"circuit": "closed"}},
         },
     }

@@ -23,12 +23,14 @@ from llm_proxy.errors import StoreError
 from llm_proxy.events.record import ExchangeRecord, RecordFields
 from llm_proxy.grants import TokenGrant
 from llm_proxy.http1.timers import Timers, Watched
+from llm_proxy.limits import LimitDefaults
 from llm_proxy.providers import Api, Auth
 from llm_proxy.secrets import Secret, new_token, token_digest
 from llm_proxy.server.gateway.accounts import Accounts
 from llm_proxy.server.gateway.api import Upstream, build_control, build_upstream
 from llm_proxy.server.gateway.client_connection import ClientConnection
 from llm_proxy.server.gateway.gateway import Gateway
+from llm_proxy.server.gateway.limiter import Limiter
 from llm_proxy.server.gateway.metrics import Metrics
 from llm_proxy.server.gateway.routing import Router
 from llm_proxy.server.gateway.tokens import Tokens
@@ -455,6 +457,7 @@ async def start_gate(
         max_request_size: int = 200 << 20,
         records: bool = True,
         client_limits: ClientLimits = ClientLimits(),  # noqa: B008 - immutable
+        limits: LimitDefaults = LimitDefaults(),  # noqa: B008 - immutable
         debug_headers: bool = False,
         management_is_public: bool = True,
         tls: ssl.SSLContext | None = None,
@@ -489,6 +492,7 @@ async def start_gate(
             recorder=gate.records if records else None,
             metrics=Metrics(tuple(upstreams)),
             client_limits=client_limits,
+            limiter=Limiter(limits),
             debug_headers=debug_headers,
         )
         await gate.serve(gateway)

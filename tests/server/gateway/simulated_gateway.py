@@ -12,15 +12,16 @@ from typing import Any, Final
 
 import msgspec
 
-from llm_proxy.client_limits import ClientLimits
 from llm_proxy.events.record import ExchangeRecord, RecordFields
 from llm_proxy.grants import TokenGrant
+from llm_proxy.limits import LimitDefaults, Limits
 from llm_proxy.providers import Api, CircuitBreaker, Connection, Retry, Timeouts
 from llm_proxy.secrets import Secret, new_token, token_digest
 from llm_proxy.server.gateway.accounts import Accounts
 from llm_proxy.server.gateway.api import Upstream, build_control, build_upstream
 from llm_proxy.server.gateway.client_connection import ClientConnection
 from llm_proxy.server.gateway.gateway import Gateway
+from llm_proxy.server.gateway.limiter import Limiter
 from llm_proxy.server.gateway.metrics import Metrics
 from llm_proxy.server.gateway.routing import Router
 from llm_proxy.server.gateway.tokens import Tokens
@@ -122,14 +123,14 @@ class SimulatedClient:
 
 
 class SimulatedGateway:
-    def __init__(self, *, breaker_failures: int, limits: ClientLimits) -> None:
+    def __init__(self, *, breaker_failures: int, max_concurrent: int) -> None:
         self.loop = SimulatedLoop()
         self.records = Records()
         self.connections: set[ClientConnection] = set()
         self.clients: list[SimulatedClient] = []
         self.answers: dict[tuple[Link, int], Answer] = {}  # by link and number of the request
         self._parsed: dict[Link, tuple[int, list[Received]]] = {}
-        self._limits = limits
+        self._max_concurrent = max_concurrent
         self._failures = breaker_failures
         self.loop.do(self._build)
 
@@ -161,7 +162,7 @@ class SimulatedGateway:
             timers=self.timers,
             recorder=self.records,
             metrics=Metrics(),
-            client_limits=self._limits,
+            limiter=Limiter(LimitDefaults(total=Limits(max_concurrent=self._max_concurrent))),
         )
 
     def connect(self) -> SimulatedClient:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from llm_proxy.client_limits import ClientLimits
 from tests.http1.simulation import MAX_PIECE
 from tests.server.gateway.simulated_gateway import TOKEN, Planned, SimulatedGateway
 
@@ -16,7 +15,7 @@ AUTHORIZATION = b"Authorization: Bearer %b\r\n" % TOKEN
 
 @pytest.fixture
 def world() -> Iterator[SimulatedGateway]:
-    world = SimulatedGateway(breaker_failures=1000, limits=ClientLimits())
+    world = SimulatedGateway(breaker_failures=1000, max_concurrent=0)
     yield world
     world.close()
 

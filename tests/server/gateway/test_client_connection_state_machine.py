@@ -17,7 +17,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from llm_proxy.client_limits import ClientLimits
 from llm_proxy.http1.framing import ChunkedDecoder
 from llm_proxy.server.gateway.client_connection import ClientConnection
 from llm_proxy.server.gateway.exchange import Exchange
@@ -66,8 +65,7 @@ class ClientConnectionMachine(RuleBasedStateMachine):
         dials_at_once=st.sampled_from([True, True, False]),
     )
     def start(self, failures: int, concurrent: int, dials_at_once: bool) -> None:
-        limits = ClientLimits(max_concurrent_requests=concurrent)
-        self.world = SimulatedGateway(breaker_failures=failures, limits=limits)
+        self.world = SimulatedGateway(breaker_failures=failures, max_concurrent=concurrent)
         self.dials_at_once = dials_at_once
         self.count = 0
         self.is_draining = False

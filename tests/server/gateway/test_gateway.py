@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm_proxy.client_limits import ClientLimits
+from llm_proxy.limits import LimitDefaults, Limits
 from llm_proxy.server.gateway.gateway import MAX_HELD_BYTES, Gateway
 from llm_proxy.server.gateway.metrics import Metrics
 
@@ -31,7 +31,7 @@ async def test_gateway_begins_open_and_without_debug_headers(gate: Gate) -> None
 async def test_requests_over_the_limit_are_refused_and_management_is_not(
     start_gate: StartGate,
 ) -> None:
-    gate = await start_gate(client_limits=ClientLimits(max_concurrent_requests=2))
+    gate = await start_gate(limits=LimitDefaults(total=Limits(max_concurrent=2)))
     clients = [await gate.connect() for _ in range(2)]
     for client in clients:
         await client.send(gate.request(body=b"{}"))

@@ -53,14 +53,20 @@ class Host:
             self.desks[place].put(msgspec.json.decode(msgspec.json.encode(message), type=AskLimits))
 
     async def admit(self, worker: int, token: Token, address: str = IP) -> Slots[Any]:
-        is_time = asyncio.Event()
-        async with asyncio.timeout(5):
-            while True:
-                is_time.clear()
-                slots = self.limiters[worker].take(token, address, is_time.set)
+        outcome: asyncio.Future[Slots[Any]] = asyncio.get_running_loop().create_future()
+
+        def attempt() -> None:
+            try:
+                slots = self.limiters[worker].take(token, address, attempt)
+            except Refusal as refusal:
+                outcome.set_exception(refusal)
+            else:
                 if slots is not None:
-                    return slots
-                await is_time.wait()
+                    outcome.set_result(slots)
+
+        attempt()
+        async with asyncio.timeout(5):
+            return await outcome
 
     async def refusal(self, worker: int, token: Token, address: str = IP) -> Refusal:
         with pytest.raises(Refusal) as caught:

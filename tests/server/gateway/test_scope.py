@@ -78,6 +78,15 @@ def test_strangers_are_refused_and_not_told_who_is_none(client_ip: str) -> None:
     assert "192.0.2" not in refusal.message
 
 
+def test_many_clients_are_told_apart() -> None:
+    scope = ScopeCheck(SCOPE)
+    for _ in range(2):
+        for number in range(40):
+            scope.check("openai", b"/v1/models", b"GET", f"192.0.2.{number}")
+            with pytest.raises(Refusal):
+                scope.check("openai", b"/v1/models", b"GET", f"192.0.3.{number}")
+
+
 def test_clients_of_a_unix_socket_can_be_allowed() -> None:
     scope = Scope(networks=("unix",))
     check(scope, client_ip="unix")

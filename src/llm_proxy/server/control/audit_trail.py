@@ -16,8 +16,8 @@ class AuditTrail(Protocol):
     """Where the entries go."""
 
     @property
-    def problem(self) -> str | None:
-        """Why nothing can be written."""
+    def status(self) -> str:
+        """ok, off, or why the file can't be written."""
 
     async def require(self) -> None:
         """Raises Refusal while nothing may be changed, because it couldn't be recorded."""
@@ -38,7 +38,7 @@ class AuditTrail(Protocol):
 
 
 class NoAudit:
-    problem = None
+    status = "off"
 
     async def require(self) -> None: ...
     def write(self, store: Store, entry: AuditEntry) -> None: ...

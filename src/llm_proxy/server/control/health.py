@@ -31,14 +31,14 @@ class Health:
         checks, totals = await asyncio.gather(self._checks(report.checks), self._context.measure())
         circuits = [_circuit(api, totals.circuits) for api in self._context.apis()]
         is_healthy = _all_pass(checks)
-        audit_problem = self._context.audit.problem
-        is_degraded = bool(audit_problem) or any(one.state != "closed" for one in circuits)
+        audit = self._context.audit.status
+        is_degraded = audit not in ("ok", "off") or any(one.state != "closed" for one in circuits)
         upstreams = {circuit.api: _upstream(circuit) for circuit in circuits}
         content = {
             "status": "unhealthy" if not is_healthy else "degraded" if is_degraded else "ok",
             "timestamp": self._context.now(),
             "version": llm_proxy.__version__,
-            "checks": {**checks, "audit": audit_problem or "ok", "upstreams": upstreams},
+            "checks": {**checks, "audit": audit, "upstreams": upstreams},
         }
         return json_answer(content, status=200 if is_healthy else 503)
 

@@ -54,9 +54,11 @@ class FleetRates:
         return repr(interval_us), max(1, rate.burst), round(self._lag_s(rate) * 1e6)
 
     def _lag_s(self, rate: RateLimit) -> float:
-        """With a larger one than the burst takes to come back, the rate itself would suffer."""
+        """A larger one than the burst takes to come back slows the rate itself: by a twentieth at
+        most, but where even the least lag is more than that."""
         burst_s = (rate.burst - 1) * rate.interval_s
-        return min(self._timeout_s + HELD_S, MOST_LAG_S, max(LEAST_LAG_S, burst_s))
+        wanted_s = max(LEAST_LAG_S, burst_s, rate.interval_s / 20)
+        return min(self._timeout_s + HELD_S, MOST_LAG_S, wanted_s)
 
 
 def _numbers(answer: Any) -> tuple[int, int, int]:

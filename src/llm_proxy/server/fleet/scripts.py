@@ -24,10 +24,11 @@ class Script:
 
 
 # A rate, as `IssuingGcra` does it, in microseconds. Of a key is kept: when it was written, how far
-# the theoretical arrival was ahead then (`debt`), how many were issued since when, and how long the
-# burst of that time took to come back. ARGV: interval, burst, lag, permits wanted. Answer: permits,
-# how long to wait if there are none, and the time. The rounding of sums is allowed a nanosecond. A
-# clock that goes back counts as one that stands still.
+# the theoretical arrival was ahead then (`debt`), how many were issued since when, and the interval
+# and burst of that time. ARGV: interval, burst, lag, permits wanted. Answer: permits, how long to
+# wait if there are none, and the time. After a change of the limit nobody knows how many were
+# issued: too many. The rounding of sums is allowed a nanosecond. A clock that goes back counts
+# as one that stands still.
 _RATE_STATE: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -35,17 +36,18 @@ local interval, burst, lag = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV
 local debt, issued, since = -lag, 0, now
 local stored = redis.call('GET', KEYS[1])
 if stored then
-  local at, owed, number, start, whole = string.match(stored, '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
+  local at, owed, number, start, pace, size =
+    string.match(stored, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
   debt = tonumber(owed) - math.max(0, now - tonumber(at))
   issued, since = tonumber(number), tonumber(start)
-  if tonumber(whole) ~= interval * burst then
-    debt = math.max(0, debt) * interval * burst / tonumber(whole)
-    issued = burst
+  if tonumber(pace) ~= interval or tonumber(size) ~= burst then
+    debt = math.max(0, debt) * (interval * burst) / (pace * size)
+    issued = 1e15
   end
 end
 local function keep()
   local kept = string.format(
-    '%.0f %.17g %.0f %.0f %.17g', now, debt, issued, since, interval * burst)
+    '%.0f %.17g %.0f %.0f %.17g %.0f', now, debt, issued, since, interval, burst)
   local kept_ms = math.max(0, math.ceil((debt + lag) / 1000)) + 1000
   redis.call('SET', KEYS[1], kept, 'PX', string.format('%.0f', kept_ms))
 end
@@ -67,26 +69,27 @@ if permits == 0 then
   return {0, math.max(0, math.ceil(debt + lag - interval * (burst - 1))), now}
 end
 debt = debt + permits * interval
-issued = math.min(burst, issued + permits)
+issued = issued + permits
 keep()
 return {permits, 0, now}
 """
 )
 
 # ARGV from the fourth: permits that were never used, and when they were issued at the earliest.
+# Answer: the time.
 GIVE_RATE: Final = Script(
     _RATE_STATE
     + """
 if not stored then
-  return 0
+  return now
 end
 local permits, issued_at = tonumber(ARGV[4]), tonumber(ARGV[5])
 debt = debt - math.max(0, permits * interval - math.max(0, now - issued_at))
-if issued_at >= since and issued < burst then
+if issued_at > since - lag - interval then
   issued = math.max(0, issued - permits)
 end
 keep()
-return permits
+return now
 """
 )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from llm_proxy.errors import Refusal
 from llm_proxy.server.gateway.answers import CONTINUE
+from llm_proxy.server.gateway.api import MAX_CHECKED_BODY
 from llm_proxy.server.gateway.breaker import Breaker
 from llm_proxy.server.gateway.gateway import Gateway
 from llm_proxy.server.gateway.limiter import NO_SLOTS

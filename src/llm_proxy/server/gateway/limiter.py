@@ -61,7 +61,7 @@ class Limiter:
     ) -> Slots[Any] | None:
         """What the request took of every limit that is its own; it must be given back.
 
-        Raises Refusal. None: `waiter` is called when trying again makes sense, within 2 s or so.
+        Raises Refusal. None: `waiter` is called within 2 s or so, and tries again at once.
         """
         subjects = token.limits
         if not isinstance(subjects, tuple):

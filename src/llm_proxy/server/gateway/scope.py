@@ -13,13 +13,14 @@ from llm_proxy.server.gateway.endpoints import Endpoints
 from llm_proxy.server.gateway.parameters import check_request
 from llm_proxy.server.gateway.request_head import RequestHead
 
+_MAX_FRIENDS: Final = 16  # of one token
 _SHOWN: Final = 200  # characters of a refused value
 
 
 class ScopeCheck:
     """One for each known token that has a scope; `models` is for `check_models`."""
 
-    __slots__ = ("_apis", "_endpoints", "_methods", "_networks", "_scope", "models")
+    __slots__ = ("_apis", "_endpoints", "_friends", "_methods", "_networks", "_scope", "models")
 
     def __init__(self, scope: Scope) -> None:
         self.models = scope.models
@@ -28,17 +29,25 @@ class ScopeCheck:
         self._endpoints = Endpoints(scope.endpoints) if scope.endpoints else None
         self._methods = frozenset(method.encode() for method in scope.methods)
         self._networks = Networks(scope.networks) if scope.networks else None
+        self._friends: set[str] = set()  # clients lately found in these networks
 
     def check(self, api: str, endpoint: bytes, method: bytes, client_ip: str) -> None:
         """Raises Refusal. `endpoint` is the raw path as the api knows it."""
-        if self._networks is not None and not self._networks.includes(client_ip):
-            raise _stranger(client_ip)
+        if self._networks is not None and client_ip not in self._friends:
+            self._admit(client_ip, self._networks)
         if self._apis and api not in self._apis:
             raise _beyond("apis", api, self._scope.apis)
         if self._endpoints is not None and not self._endpoints.allow(endpoint):
             raise _beyond("endpoints", endpoint.decode("latin-1"), self._scope.endpoints)
         if self._methods and method not in self._methods:
             raise _beyond("methods", method.decode("latin-1"), self._scope.methods)
+
+    def _admit(self, client_ip: str, networks: Networks) -> None:
+        if not networks.includes(client_ip):
+            raise _stranger(client_ip)
+        if len(self._friends) >= _MAX_FRIENDS:
+            self._friends.clear()
+        self._friends.add(client_ip)
 
 
 def check_models(head: RequestHead, body: bytes, models: Sequence[str]) -> None:
