@@ -134,3 +134,17 @@ def test_path_of_the_metrics(path: str) -> None:
 def test_path_that_the_metrics_cannot_have(path: str) -> None:
     with pytest.raises(ValueError, match="a path like /metrics"):
         rules.parse_metrics_path(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("100", "100/min"), (" 5/s ", "5/s"), ("10/hour", "10/h"), ("Unlimited", "unlimited")],
+)
+def test_rate_limit_without_a_time_is_of_a_minute(text: str, rate: str) -> None:
+    assert rules.parse_rate_limit(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5", "5/fortnight", "many"])
+def test_rate_limit_that_is_none_is_told_the_rule(text: str) -> None:
+    with pytest.raises(ValueError, match=r"requests in a time, like 10/s.*bare number"):
+        rules.parse_rate_limit(text)

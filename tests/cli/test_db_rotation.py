@@ -55,7 +55,7 @@ def test_a_generated_key_replaces_that_of_the_home(llm_proxy: Run, home: Home) -
     after = home.read_secret("encryption_key")
     assert before is not None
     assert after not in (None, before)
-    assert "1 upstream keys" in rotated.err
+    assert "re-encrypted: 1." in rotated.err
     assert "The old key opens nothing any more." in rotated.err
     assert before.reveal() not in rotated.out + rotated.err
     assert stored_keys() == [{"openai": Secret(UPSTREAM_KEY)}]

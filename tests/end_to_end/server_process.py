@@ -126,6 +126,8 @@ class ServerProcess:
 
     def start(self) -> None:
         """Returns when it serves; fails with what it said when it doesn't."""
+        if self._reader is not None:
+            self._reader.join(_STOP_S)  # of the process before
         self._has_answered.clear()
         self._process = subprocess.Popen(
             [*COMMAND, "server", "start", *self.arguments],

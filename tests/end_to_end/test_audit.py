@@ -69,7 +69,7 @@ def test_a_servers_life_is_recorded(launch: Launch) -> None:
 
 def test_what_setup_made_is_recorded_too(launch: Launch) -> None:
     server = launch()
-    arguments = ("--openai-key", "sk-upstream-0123456789", "--yes")
+    arguments = ("--openai-key", "sk-upstream-0123456789", "--non-interactive")
     done = run_command(server.environ, "setup", *arguments)
     assert done.returncode == 0, done.stderr
     server.start()
@@ -131,17 +131,20 @@ def test_thousands_of_refusals_are_a_few_records(launch: Launch) -> None:
     with server.manage() as manage:
         manage.revoke_token(manage.list_tokens()[0].id)
     strangers = [new_token().reveal() for _ in range(50)]
+    answers: Counter[str] = Counter()
     with server.client() as client:
         for number in range(2000):
             credential = token if number % 2 else strangers[number % 50]
             headers = {"Authorization": f"Bearer {credential}"}
-            assert client.get("/v1/models", headers=headers).status_code in (401, 429, 503)
+            answer = client.get("/v1/models", headers=headers)
+            answers[answer.json()["error"]["code"]] += 1
     server.stop()
     refused = [record for record in records_of(server) if record.action == "proxy.refused"]
     counts: Counter[str] = Counter()
     for record in refused:
         counts[record.reason or ""] += record.details["count"]
-    assert counts["token_revoked"] == 1000
+    assert counts == {code: answers[code] for code in ("token_revoked", "invalid_token")}
+    assert counts["token_revoked"] > 500
     assert len(refused) <= 100
     revoked = next(record for record in refused if record.reason == "token_revoked")
     assert revoked.token_id is not None

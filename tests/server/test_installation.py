@@ -36,7 +36,7 @@ def test_project_and_token_work_with_what_was_written(settings: Settings) -> Non
     assert issued.expires_at == NOW + timedelta(hours=1)
     written = _reloaded(settings.home)
     assert written.encryption_key is not None
-    store = Store(written.database_path, cipher=Cipher(written.encryption_key))
+    store = Store(written.database, cipher=Cipher(written.encryption_key))
     store.open(migrate=False)
     token = find_token(store, token_digest(issued.token.reveal().encode()))
     project = get_project(store, issued.project_id)
@@ -83,3 +83,11 @@ def test_database_of_another_key_stays_and_so_do_the_files(settings: Settings) -
     assert settings.database_path.exists()
     assert not home.env_file.exists()
     assert not home.providers_file.exists()
+
+
+def test_no_encryption_key_is_made_where_one_is_required(tmp_path: Path) -> None:
+    environ = {"LLM_PROXY_HOME": str(tmp_path / "home"), "REQUIRE_ENCRYPTION_KEY": "true"}
+    settings = load_settings({}, environ=environ)
+    with pytest.raises(ConfigError, match="REQUIRE_ENCRYPTION_KEY"):
+        install(settings, default_api="openai", project=FIRST, now=NOW)
+    assert not settings.home.path.exists()

@@ -13,9 +13,7 @@ from functools import partial
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    Bundle,
     RuleBasedStateMachine,
-    consumes,
     initialize,
     invariant,
     precondition,
@@ -37,7 +35,8 @@ from llm_proxy.store.projects import delete_project
 from llm_proxy.store.tokens import Token, TokenChanges, update_token
 
 AddToken = Callable[..., tuple[Token, bytes]]
-CAPS = st.one_of(st.none(), st.integers(1, 60))
+CAPS = st.one_of(st.integers(1, 60), st.integers(1, 60), st.none())
+WORKERS = st.integers(0, 2)
 WANTED = st.integers(1, 40)
 EXAMPLES = int(os.environ.get("TEST_LEASE_EXAMPLES", "12"))
 _names = (f"worker {number}" for number in itertools.count())
@@ -68,39 +67,26 @@ class Worker:
 
 
 class Leases(RuleBasedStateMachine):
-    running = Bundle("running")
-    crashed = Bundle("crashed")
-
     def __init__(self, store: Store, add_token: AddToken, now: datetime) -> None:
         super().__init__()
         self.store = store
         self.add_token = add_token
         self.now = now
-        self.workers: dict[str, Worker] = {}  # running or crashed
-        self.alive: dict[str, Worker] = {}
+        self.alive = [Worker(), Worker(), Worker()]
+        self.dead: list[Worker] = []  # to be reaped
         self.spent = 0
         self.lost = 0  # counted and never spent
         self.uncounted = 0  # spent without a cap and lost with the machine
         self.is_deleted = False
 
-    @initialize(cap=CAPS, target=running)
-    def begin(self, cap: int | None) -> Worker:
+    @initialize(cap=CAPS)
+    def begin(self, cap: int | None) -> None:
         self.cap = cap
         self.token, _ = self.add_token(max_requests=cap)
-        return self._start()
 
-    def _start(self) -> Worker:
-        worker = Worker()
-        self.workers[worker.name] = self.alive[worker.name] = worker
-        return worker
-
-    @precondition(lambda self: len(self.alive) < 4)
-    @rule(target=running)
-    def start(self) -> Worker:
-        return self._start()
-
-    @rule(worker=running, wanted=WANTED)
-    def take(self, worker: Worker, wanted: int) -> None:
+    @rule(number=WORKERS, wanted=WANTED)
+    def take(self, number: int, wanted: int) -> None:
+        worker = self.alive[number]
         lease = take_lease(
             self.store, self.token.id, wanted, host="h", holder=worker.name, at=self.now
         )
@@ -110,8 +96,9 @@ class Leases(RuleBasedStateMachine):
             assert lease.granted is None or 1 <= lease.granted <= wanted
             worker.ledger[lease.id] = Spending(lease.id, lease.granted)
 
-    @rule(worker=running, count=st.integers(1, 30))
-    def spend(self, worker: Worker, count: int) -> None:
+    @rule(number=WORKERS, count=st.integers(1, 30))
+    def spend(self, number: int, count: int) -> None:
+        worker = self.alive[number]
         for slot in list(worker.ledger.values()):
             while count and slot.can_spend:
                 self._spend_one(slot)
@@ -123,18 +110,21 @@ class Leases(RuleBasedStateMachine):
         if self.cap is not None and not self.is_deleted:
             assert self.spent - self.uncounted + self.lost <= self.cap
 
-    @rule(worker=running)
-    def settle(self, worker: Worker) -> None:
+    @rule(number=WORKERS)
+    def settle(self, number: int) -> None:
+        worker = self.alive[number]
         settle_leases(self.store, [slot.use() for slot in worker.ledger.values()])
 
-    @rule(worker=running, data=st.data())
-    def settle_what_was_said_before(self, worker: Worker, data: st.DataObject) -> None:
+    @rule(number=WORKERS, data=st.data())
+    def settle_what_was_said_before(self, number: int, data: st.DataObject) -> None:
+        worker = self.alive[number]
         for slot in worker.ledger.values():
             used = data.draw(st.sampled_from(slot.told))
             settle_leases(self.store, [LeaseUse(slot.lease_id, used, float(used))])
 
-    @rule(worker=running, wanted=WANTED)
-    def extend(self, worker: Worker, wanted: int) -> None:
+    @rule(number=WORKERS, wanted=WANTED)
+    def extend(self, number: int, wanted: int) -> None:
+        worker = self.alive[number]
         for slot in list(worker.ledger.values()):
             self._extend(worker, slot, wanted)
 
@@ -148,8 +138,9 @@ class Leases(RuleBasedStateMachine):
             slot.granted = slot.used
         assert isinstance(answer, Lease | NoPermits)
 
-    @rule(worker=running)
-    def give_back(self, worker: Worker) -> None:
+    @rule(number=WORKERS)
+    def give_back(self, number: int) -> None:
+        worker = self.alive[number]
         self._give_back(worker)
 
     def _give_back(self, worker: Worker) -> None:
@@ -158,29 +149,30 @@ class Leases(RuleBasedStateMachine):
         worker.ledger.clear()
         settle_leases(self.store, uses)  # a late copy of it
 
-    @rule(worker=consumes(running), target=crashed)
-    def crash(self, worker: Worker) -> Worker:
-        self.alive.pop(worker.name)
-        return worker
+    @rule(number=WORKERS)
+    def crash(self, number: int) -> None:
+        self.dead.append(self.alive[number])
+        self.alive[number] = Worker()
 
-    @rule(worker=consumes(crashed))
-    def reap(self, worker: Worker) -> None:
-        self._reap(worker)
+    @precondition(lambda self: self.dead)
+    @rule()
+    def reap(self) -> None:
+        self._reap(self.dead.pop())
 
     def _reap(self, worker: Worker) -> None:
         uses = {slot.lease_id: slot.use() for slot in worker.ledger.values()}
         settle_holder(self.store, uses, host="h", holder=worker.name)
         settle_holder(self.store, uses, host="h", holder=worker.name)
-        self.workers.pop(worker.name)
 
-    @rule(worker=consumes(crashed))
-    def lose(self, worker: Worker) -> None:
-        self._write_off(worker)
-        self.workers.pop(worker.name)
+    @precondition(lambda self: self.dead)
+    @rule()
+    def lose(self) -> None:
+        self._write_off(self.dead.pop())
 
-    @rule(worker=running)
-    def write_off_one_that_lives(self, worker: Worker) -> None:
+    @rule(number=WORKERS)
+    def write_off_one_that_lives(self, number: int) -> None:
         """As when its host was silent for long: what it holds of a cap it may still spend."""
+        worker = self.alive[number]
         self._write_off(worker)
         for slot in list(worker.ledger.values()):
             while slot.granted is not None and slot.can_spend:
@@ -215,7 +207,7 @@ class Leases(RuleBasedStateMachine):
         update_token(self.store, self.token.id, TokenChanges(max_requests=cap), at=self.now)
         # Whoever gives back spends nothing after it; to extend is for leases without a cap.
         capped_before, self.cap = self.cap is not None, cap
-        for worker in self.alive.values():
+        for worker in self.alive:
             if gives_back or capped_before:
                 self._give_back(worker)
             else:
@@ -234,7 +226,8 @@ class Leases(RuleBasedStateMachine):
         if not hasattr(self, "token") or self.is_deleted:
             return
         count, reserved = self._books()
-        held = [row for name in self.workers for row in self._leases(name).values()]
+        workers = [*self.alive, *self.dead]
+        held = [row for worker in workers for row in self._leases(worker.name).values()]
         assert reserved == sum(max(0, g - s) for g, s in held if g is not None)
         assert count <= self.spent - self.uncounted + self.lost
 
@@ -247,14 +240,14 @@ class Leases(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "token"):
             return
-        for worker in list(self.workers.values()):
+        for worker in [*self.alive, *self.dead]:
             self._reap(worker)
         if self.is_deleted:
             return
         assert self._books() == (self.spent - self.uncounted + self.lost, 0)
         if self.cap is None:
             return
-        worker = self._start()
+        worker = Worker()
         before = self.spent - self.uncounted + self.lost
         while isinstance(
             lease := take_lease(
@@ -277,7 +270,7 @@ def test_no_schedule_exceeds_a_cap_or_loses_a_permit(
         partial(Leases, store, add_token, now),  # type: ignore[arg-type]  # is called, no more
         settings=settings(
             max_examples=EXAMPLES,
-            stateful_step_count=30,
+            stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),

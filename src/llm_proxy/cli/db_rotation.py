@@ -120,7 +120,7 @@ def _report_rotation(settings: Settings, outcome: Outcome, *, as_json: bool) -> 
         return
     if outcome.was_begun:
         tell("A rotation that was begun before went on.")
-    tell(f"{outcome.reencrypted} upstream keys of {settings.database} were re-encrypted.")
+    tell(f"Upstream keys of {settings.database} that were re-encrypted: {outcome.reencrypted}.")
     if outcome.old_key_file is not None:
         tell(
             f"The home holds the new key. The old one is in {outcome.old_key_file}: "

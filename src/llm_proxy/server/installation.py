@@ -80,8 +80,8 @@ def install(
         write_private(home.env_file, _env_text(_entries(home.env_file) | entries))
         if project is None:
             return None
-        chain = host_identity(home) if settings.audit_enabled else None
-        return _issue(settings.database, Cipher(encryption_key), project, now=now, chain=chain)
+        audited = home if settings.audit_enabled else None
+        return _issue(settings.database, Cipher(encryption_key), project, now=now, audited=audited)
 
 
 @contextlib.contextmanager
@@ -121,9 +121,9 @@ def _issue(
     first: FirstProject,
     *,
     now: datetime,
-    chain: str | None,
+    audited: Home | None,
 ) -> Issued:
-    """`chain` is that of the audit log; None: there is none."""
+    """`audited` is the home whose audit log is told."""
     path = target if isinstance(target, Path) else None
     was_there = path is None or path.exists()
     store = Store(target, cipher=cipher)
@@ -131,8 +131,8 @@ def _issue(
         store.open(migrate=True)
         with store.writing():
             issued = _create(store, first, now)
-            if chain is not None:
-                append_entries(store, chain, _audit_entries(issued), at=now)
+            if audited is not None:
+                append_entries(store, host_identity(audited), _audit_entries(issued), at=now)
             return issued
     except BaseException:
         if path is not None and not was_there:
@@ -182,11 +182,13 @@ def _create(store: Store, first: FirstProject, now: datetime) -> Issued:
 
 
 def _audit_entries(issued: Issued) -> list[AuditEntry]:
-    subjects = {
-        "project.create": {"project_id": issued.project_id},
-        "token.create": {"project_id": issued.project_id, "token_id": issued.token_id},
-    }
     return [
-        AuditEntry(action=action, actor="cli", outcome="success", **ids)
-        for action, ids in subjects.items()
+        AuditEntry(
+            action=action,
+            actor="cli",
+            outcome="success",
+            project_id=issued.project_id,
+            token_id=token_id,
+        )
+        for action, token_id in (("project.create", None), ("token.create", issued.token_id))
     ]

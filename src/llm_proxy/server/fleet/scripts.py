@@ -33,7 +33,7 @@ _RATE_STATE: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local interval, burst, lag = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local debt, issued, since = -lag, 0, now
+local debt, issued, since, altered = -lag, 0, now, false
 local stored = redis.call('GET', KEYS[1])
 if stored then
   local at, owed, number, start, pace, size =
@@ -42,7 +42,7 @@ if stored then
   issued, since = tonumber(number), tonumber(start)
   if tonumber(pace) ~= interval or tonumber(size) ~= burst then
     debt = math.max(0, debt) * (interval * burst) / (pace * size)
-    issued = 1e15
+    issued, altered = 1e15, true
   end
 end
 local function keep()
@@ -60,15 +60,18 @@ local wanted = tonumber(ARGV[4])
 if debt <= -lag then
   issued, since = 0, now
 end
-debt = math.max(0, debt)
+local begun = math.max(0, debt)
 local free = math.max(0, math.min(wanted, burst - issued))
-local room = interval * burst - lag - debt - free * interval
+local room = interval * burst - lag - begun - free * interval
 local late = math.max(0, math.min(wanted - free, math.floor((room + 0.001) / interval)))
 local permits = free + late
 if permits == 0 then
+  if altered then
+    keep()
+  end
   return {0, math.max(0, math.ceil(debt + lag - interval * (burst - 1))), now}
 end
-debt = debt + permits * interval
+debt = begun + permits * interval
 issued = issued + permits
 keep()
 return {permits, 0, now}
