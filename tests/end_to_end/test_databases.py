@@ -62,6 +62,7 @@ def test_server_on_postgresql_outlives_it(
         manage.revoke_token(revoked_id)
         assert [status(server, revoked) for _ in range(4)] == [401] * 4
 
+        assert [status(server, kept) for _ in range(16)] == [200] * 16
         own_postgres_server.stop()
         assert eventually(lambda: readiness(server) == 503)
         begun = time.monotonic()
@@ -74,7 +75,7 @@ def test_server_on_postgresql_outlives_it(
         _, later = new_token(manage, project.id)
         assert status(server, later) == 200
         assert status(server, revoked) == 401
-        counts = eventually(lambda: counted(manage, 8 + 6 + 1))
+        counts = eventually(lambda: counted(manage, 24 + 6 + 1))
         assert counts[revoked_id] == 4
     assert server.stop() == 0
     assert PASSWORD not in server.stderr

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from llm_proxy.measurements import Series, Snapshot
-from llm_proxy.server.channel import Measured, decode_from_worker
+from llm_proxy.server.channel import Measured, RefusalCount, Refused, decode_from_worker
 from llm_proxy.server.reporter import Reporter
 
 pytestmark = pytest.mark.anyio
@@ -100,3 +100,23 @@ async def test_a_channel_that_is_closed_is_left_alone(bench: Bench) -> None:
     bench.writer.close()
     bench.reporter.finish()
     assert await bench.reader.read() == b""
+
+
+async def test_what_was_refused_is_told_once(bench: Bench) -> None:
+    waiting = [([(("invalid_token", "t", "p", "192.0.2.1"), 3)], {"missing_token": 2})]
+
+    def take() -> tuple[list[tuple[tuple[str, str, str, str], int]], dict[str, int]]:
+        return waiting.pop() if waiting else ([], {})
+
+    reporter = Reporter(lambda: Snapshot(), bench.writer, take_refusals=take, every_s=0.01)
+    reporting = asyncio.create_task(reporter.run())
+    async with asyncio.timeout(5):
+        message = decode_from_worker(await bench.reader.readline())
+    assert message == Refused(
+        [RefusalCount("invalid_token", "t", "p", "192.0.2.1", 3)], {"missing_token": 2}
+    )
+    reporting.cancel()
+    await asyncio.gather(reporting, return_exceptions=True)
+    reporter.finish()
+    async with asyncio.timeout(5):
+        assert isinstance(decode_from_worker(await bench.reader.readline()), Measured)

@@ -9,6 +9,7 @@ from typing import Final
 
 from llm_proxy.gcra import SECOND, IssuingGcra
 from llm_proxy.limits import RateLimit
+from llm_proxy.measurements import Series, Snapshot
 from llm_proxy.server.limit_authority import RatePermits
 
 MAX_RATES: Final = 1_000_000  # keys whose rate is in use; further ones are refused
@@ -29,6 +30,9 @@ class HostAuthority:
     def slots(self) -> int:
         """All that are taken."""
         return sum(self._slots.values())
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(gauges=(Series("limit_slots_leased", (), self.slots),))
 
     async def take_rate(self, key: str, rate: RateLimit, wanted: int) -> RatePermits:
         now = self._clock()

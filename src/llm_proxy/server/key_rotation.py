@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from llm_proxy.audit import AuditEntry
 from llm_proxy.env_file import with_value
 from llm_proxy.errors import Conflict, LLMProxyError
 from llm_proxy.home import Home, write_private
 from llm_proxy.secrets import Cipher, Secret, key_id
+from llm_proxy.server.host_identity import host_identity
 from llm_proxy.server.pidfile import running_pid
 from llm_proxy.server.reload_request import request_reload
 from llm_proxy.server.state import ServerState, read_state
 from llm_proxy.settings import Settings
+from llm_proxy.store.audit import append_entries
 from llm_proxy.store.database import Store
 from llm_proxy.store.encryption import (
+    Rotation,
     begin_rotation,
     begun_rotation,
     finish_rotation,
@@ -93,6 +97,7 @@ def rotate(
         reason = "other servers may use the database, which must be given the new key first"
     if reason is None:
         finish_rotation(store)
+    _record(store, settings, rotation, is_finished=reason is None)
     return Outcome(
         new_key=rotation.new.key_id,
         old_key=rotation.old.key_id,
@@ -140,7 +145,23 @@ def finish(store: Store, settings: Settings) -> bool:
             f"the server with pid {server.pid} still has the old key; give it the new one and "
             "restart it (or reload it, where the key is in a file), then finish"
         )
-    return finish_rotation(store)
+    is_finished = finish_rotation(store)
+    _record(store, settings, rotation, is_finished=is_finished)
+    return is_finished
+
+
+def _record(store: Store, settings: Settings, rotation: Rotation, *, is_finished: bool) -> None:
+    """In the audit log: ids of keys, never a key."""
+    if not settings.audit_enabled:
+        return
+    settings.home.ensure()
+    details = {
+        "old_key": rotation.old.key_id,
+        "new_key": rotation.new.key_id,
+        "is_finished": is_finished,
+    }
+    entry = AuditEntry(action="encryption.rotate", actor="cli", outcome="success", details=details)
+    append_entries(store, host_identity(settings.home), [entry], at=datetime.now(UTC))
 
 
 def _running_server(settings: Settings) -> ServerState | None:

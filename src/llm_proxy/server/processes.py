@@ -23,6 +23,8 @@ from llm_proxy.server.child_process import module_command
 from llm_proxy.server.configuration import Configuration, check_scope
 from llm_proxy.server.control.audit_trail import NoAudit
 from llm_proxy.server.control.context import ControlContext, HealthReport
+from llm_proxy.server.fleet.authority import FleetAuthority
+from llm_proxy.server.fleet.start import start_fleet
 from llm_proxy.server.foundation import Foundation
 from llm_proxy.server.generations import Generation, Generations
 from llm_proxy.server.host_authority import HostAuthority
@@ -78,6 +80,7 @@ class Processes:
         )
         self._host_limits = HostAuthority()
         self._authority: Authority = self._host_limits
+        self._fleet: FleetAuthority | None = None  # of the scope host there is none
         self._is_ready = False
         self._is_draining = False
         self.address = address_of(foundation.listeners[0])
@@ -108,6 +111,9 @@ class Processes:
         stack.push_async_callback(self._watch.close)
         await self._settlement.start()
         stack.push_async_callback(self._settlement.close)  # when all workers have ended
+        if self._configuration.providers.limits.scope == "fleet":
+            self._fleet = await start_fleet(self.settings, self._host_limits, stack)
+            self._authority = self._fleet
         await self._start_all(self._prepare(self._configuration), stack)
         self._feed = ChangeFeed(
             self._read_changes,
@@ -311,10 +317,14 @@ class Processes:
         gauges = (
             Series("uptime_seconds", (), uptime_s),
             Series("workers", (), len(workers)),
-            Series("limit_slots_leased", (), self._host_limits.slots),
         )
+        limits = self._host_limits.snapshot() if self._fleet is None else self._fleet.snapshot()
         usage = await asyncio.to_thread(measure_processes, pids)
-        return msgspec.structs.replace(usage, gauges=usage.gauges + gauges)
+        return msgspec.structs.replace(
+            usage,
+            counters=usage.counters + limits.counters,
+            gauges=usage.gauges + gauges + limits.gauges,
+        )
 
     def _health(self) -> HealthReport:
         pool = None if self._generations.current is None else self._generations.current.pool
@@ -323,7 +333,12 @@ class Processes:
         checks = {"workers": "ok" if ready == expected else f"{ready} of {expected} running"}
         if self._feed is not None and not self._feed.is_healthy:
             checks["store"] = "unavailable"
-        return HealthReport(ready=self._is_ready, draining=self._is_draining, checks=checks)
+        beside: dict[str, str] = {}
+        if (fleet := self._fleet) is not None:
+            (beside if fleet.lasts_without_redis else checks)["redis"] = fleet.status
+        return HealthReport(
+            ready=self._is_ready, draining=self._is_draining, checks=checks, beside=beside
+        )
 
     async def _read_changes(self, last_id: int) -> tuple[int, list[Change]]:
         store = self._foundation.store

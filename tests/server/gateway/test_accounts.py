@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llm_proxy.errors import Refusal, StoreError
 from llm_proxy.server.gateway.accounts import SETTLE_TICKS, Account, Accounts
-from llm_proxy.server.ledger import SLOT_CELLS, USED
+from llm_proxy.server.ledger import SLOT_CELLS
 from tests.server.gateway.memory_leases import MemoryLeases, MemoryLedger
 
 pytestmark = pytest.mark.anyio
@@ -298,10 +298,10 @@ async def test_ledger_holds_what_was_spent_at_every_moment(leases: MemoryLeases)
     account = accounts.of(TOKEN)
     for number in range(1, 5):
         await spend(accounts, account)
-        assert ledger.cells[account.base + USED] == number
-    assert accounts.last_used_at(account) == 1.0
+        assert ledger.cells[account.cell] == number
+    assert account.last_used_at == 1.0
     await accounts.close()
-    assert ledger.cells[account.base // SLOT_CELLS * SLOT_CELLS] == 0  # the slot is free again
+    assert ledger.cells[account.cell // SLOT_CELLS * SLOT_CELLS] == 0  # the slot is free again
 
 
 STEPS = st.lists(

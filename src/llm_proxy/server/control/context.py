@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -24,6 +24,7 @@ class HealthReport:
     ready: bool  # requests are served
     draining: bool
     checks: Mapping[str, str]  # "ok", or what is wrong
+    beside: Mapping[str, str] = field(default_factory=dict)  # the same, of what can be missed
 
 
 def _utc_now() -> datetime:

@@ -52,6 +52,10 @@ COUNTERS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
         "Requests refused by a limit: total, client_ip, project or token; of its rate, of its "
         "concurrency, or because the authority could not be asked (unavailable).",
     ),
+    "redis_calls": (
+        ("outcome",),
+        "What was asked of Redis for limits: answered, failed, or skipped while it is left alone.",
+    ),
     "limit_questions": ((), "Requests for which a worker asked the authority for permits."),
     "token_lookups": (("outcome",), "Tokens looked up in the store, because no worker knew them."),
     "records_dropped": ((), "Exchange records lost on their way to the record writer."),
@@ -59,6 +63,7 @@ COUNTERS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
 }
 GAUGES: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "requests_running": ((), "Requests admitted to an api and not ended."),
+    "redis_up": ((), "1 while Redis can be used, for limits of scope fleet."),
     "limit_slots": ((), "Running requests that count against a limit."),
     "limit_slots_leased": (
         (),

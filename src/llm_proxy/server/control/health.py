@@ -32,13 +32,17 @@ class Health:
         circuits = [_circuit(api, totals.circuits) for api in self._context.apis()]
         is_healthy = _all_pass(checks)
         audit = self._context.audit.status
-        is_degraded = audit not in ("ok", "off") or any(one.state != "closed" for one in circuits)
+        is_degraded = (
+            audit not in ("ok", "off")
+            or not _all_pass(report.beside)
+            or any(one.state != "closed" for one in circuits)
+        )
         upstreams = {circuit.api: _upstream(circuit) for circuit in circuits}
         content = {
             "status": "unhealthy" if not is_healthy else "degraded" if is_degraded else "ok",
             "timestamp": self._context.now(),
             "version": llm_proxy.__version__,
-            "checks": {**checks, "audit": audit, "upstreams": upstreams},
+            "checks": {**checks, **report.beside, "audit": audit, "upstreams": upstreams},
         }
         return json_answer(content, status=200 if is_healthy else 503)
 

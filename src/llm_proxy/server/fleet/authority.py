@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Final
 from uuid import uuid4
 
@@ -42,20 +41,27 @@ class FleetAuthority:
         self._slots = FleetSlots(
             self._link,
             host=uuid4().hex,
-            lasts_without_redis=fallback is not None,
+            lasts_without_redis=self.lasts_without_redis,
             kept_s=slots_kept_s,
             tell_every_s=slots_kept_s / 3,
         )
-        self._telling: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
-    def is_up(self) -> bool:
-        return self._link.is_up
+    def lasts_without_redis(self) -> bool:
+        return self._fallback is not None
+
+    @property
+    def status(self) -> str:
+        return "ok" if self._link.is_up else "unavailable"
 
     async def start(self) -> None:
         """Raises ConfigError when Redis refuses the settings. Raises Unreachable when it can't be
         used for now; it works all the same then, and `close` ends it."""
-        self._telling = asyncio.create_task(self._slots.run(), name="slots for Redis")
+        self._tasks = [
+            asyncio.create_task(self._slots.run(), name="slots for Redis"),
+            asyncio.create_task(self._rates.run(), name="permits back to Redis"),
+        ]
         await self._link.start()
 
     def _tell_again(self) -> None:
@@ -74,11 +80,10 @@ class FleetAuthority:
         return permits
 
     async def give_rate(self, key: str, rate: RateLimit, permits: int, age_s: float) -> None:
+        """Doesn't wait for Redis."""
         if self._fallback is not None:
             await self._fallback.give_rate(key, rate, permits, age_s)
-        # What can't be given back was used, in effect: too few are admitted, never too many.
-        with suppress(RedisUnavailable):
-            await self._rates.give(key, rate, permits, age_s)
+        self._rates.give(key, rate, permits, age_s)
 
     async def take_slots(self, key: str, most: int, wanted: int, holder: str) -> int:
         try:
@@ -95,9 +100,9 @@ class FleetAuthority:
             await self._fallback.forget(holder)
 
     async def close(self) -> None:
-        if self._telling is not None:
-            self._telling.cancel()
-            await asyncio.gather(self._telling, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._slots.give_all(within_s=_LAST_WORDS_S)
         await self._link.close()
         if self._fallback is not None:
@@ -108,7 +113,10 @@ class FleetAuthority:
         calls = {"answered": counts.answered, "failed": counts.failed, "skipped": counts.skipped}
         return Snapshot(
             counters=tuple(Series("redis_calls", (name,), n) for name, n in calls.items()),
-            gauges=(Series("redis_up", (), int(self.is_up)),),
+            gauges=(
+                Series("redis_up", (), int(self._link.is_up)),
+                Series("limit_slots_leased", (), self._slots.held),
+            ),
         )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 from llm_proxy.limits import RateLimit
@@ -15,6 +18,14 @@ from llm_proxy.server.limit_authority import RatePermits
 HELD_S: Final = 0.1  # the longest that a worker may keep a permit
 LEAST_LAG_S: Final = 0.02  # the way of a permit to its worker takes less, most of the time
 MOST_LAG_S: Final = 1.0  # a limit may refuse so much too early
+_MOST_GIVEN: Final = 10_000  # on their way back; what is more is lost, not held
+_AT_ONCE: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    key: str
+    arguments: Sequence[str | int]
 
 
 class FleetRates:
@@ -25,6 +36,7 @@ class FleetRates:
         self._link = link
         self._timeout_s = timeout_s
         self._clock = clock
+        self._given: asyncio.Queue[_Given] = asyncio.Queue(_MOST_GIVEN)
         self._offset_us = 0  # of Redis's clock from ours, at the least
 
     async def take(self, key: str, rate: RateLimit, wanted: int) -> RatePermits:
@@ -42,12 +54,23 @@ class FleetRates:
             return RatePermits(permits=0, wait_s=rate.interval_s)
         return RatePermits(permits=permits, wait_s=wait_us / 1e6, valid_until=valid_until)
 
-    async def give(self, key: str, rate: RateLimit, permits: int, age_s: float) -> None:
-        """Raises RedisUnavailable."""
+    def give(self, key: str, rate: RateLimit, permits: int, age_s: float) -> None:
+        """Permits that were never used; `run` tells Redis."""
         issued_at = self._clock() // 1000 - round(age_s * 1e6) + self._offset_us
-        await self._link.call(
-            GIVE_RATE, f"rate:{key}", *self._terms(rate), permits, max(0, issued_at)
-        )
+        if not self._given.full():
+            self._given.put_nowait(_Given(key, (*self._terms(rate), permits, max(0, issued_at))))
+
+    async def run(self) -> None:
+        """Goes on until it is cancelled."""
+        while True:
+            some = [await self._given.get()]
+            some += [self._given.get_nowait() for _ in range(min(_AT_ONCE, self._given.qsize()))]
+            await asyncio.gather(*map(self._give, some))
+
+    async def _give(self, given: _Given) -> None:
+        # What can't be given back was used, in effect: too few are admitted, never too many.
+        with suppress(RedisUnavailable):
+            await self._link.call(GIVE_RATE, f"rate:{given.key}", *given.arguments)
 
     def _terms(self, rate: RateLimit) -> tuple[str, int, int]:
         interval_us = rate.window_s * 1_000_000 / rate.requests

@@ -66,6 +66,10 @@ class FleetSlots:
         """By this host, of all keys."""
         return sum(key.total for key in self._keys.values())
 
+    @property
+    def known_keys(self) -> int:
+        return len(self._keys)
+
     async def take(self, name: str, most: int, wanted: int, holder: str) -> int:
         """How many of them were free. Raises RedisUnavailable."""
         key = self._keys.setdefault(name, _Key())

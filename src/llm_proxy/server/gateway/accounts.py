@@ -71,16 +71,18 @@ class Account:
 
     __slots__ = (
         "__weakref__",
-        "base",
         "cap",
+        "cell",
         "exhausted_until",
         "granted",
         "has_cap",
+        "last_used_at",
         "lease_id",
         "low",
         "permits",
         "task",
         "token_id",
+        "used",
         "version",
         "waiters",
         "wanted",
@@ -93,7 +95,9 @@ class Account:
         self.permits = 0
         self.low = 0  # at fewer permits than that more are fetched
         self.lease_id = 0  # 0: none
-        self.base = 0  # of its slot in the ledger's cells
+        self.used = 0  # requests since the lease was taken
+        self.cell = 0  # of the ledger, that holds the same
+        self.last_used_at = 0.0  # Unix seconds; 0: never
         self.granted = 0
         self.has_cap = True
         self.wanted = FIRST_WANTED
@@ -147,10 +151,9 @@ class Accounts:
         """One of its permits, of which there must be one; the lease it came from. `now` is in Unix
         seconds."""
         account.permits -= 1
-        base = account.base
-        cells = self._cells
-        cells[base + USED] += 1
-        cells[base + LAST] = int(now * 1000)
+        account.used = used = account.used + 1
+        self._cells[account.cell] = used
+        account.last_used_at = now
         self._spent[account] = None
         if account.permits < account.low and account.task is None and not self.is_store_lost:
             self._fetch(account)
@@ -160,7 +163,8 @@ class Accounts:
         """Takes back a permit that came from this lease, for a request of which nothing left."""
         if lease_id == account.lease_id:
             account.permits += 1
-            self._cells[account.base + USED] -= 1
+            account.used -= 1
+            self._cells[account.cell] = account.used
             self._spent[account] = None
         elif lease_id in self._owed:
             self._owed[lease_id].refunded += 1
@@ -180,10 +184,6 @@ class Accounts:
     def forget(self, account: Account, waiter: Waiter) -> None:
         if waiter in account.waiters:
             account.waiters.remove(waiter)
-
-    def last_used_at(self, account: Account) -> float:
-        """By this worker, since it took its lease; in Unix seconds, 0: never."""
-        return self._cells[account.base + LAST] / 1000 if account.lease_id else 0.0
 
     # What goes on beside.
 
@@ -229,6 +229,8 @@ class Accounts:
 
     def _close_idle(self) -> None:
         spent, self._spent = self._spent, {}
+        for account in spent:
+            self._cells[account.cell - USED + LAST] = int(account.last_used_at * 1000)
         idle = [account for account in self._warm if account.has_cap and account not in spent]
         self._warm = spent
         self._unsettled.update(spent)
@@ -237,7 +239,7 @@ class Accounts:
             idle += [
                 account
                 for account in self._open.values()
-                if not account.has_cap and self.last_used_at(account) < rested
+                if not account.has_cap and account.last_used_at < rested
             ]
         for account in idle:
             if account.task is not None:
@@ -356,8 +358,7 @@ class Accounts:
         return await self._source.take(account.token_id, wanted)
 
     def _use(self, account: Account) -> LeaseUse:
-        base, cells = account.base, self._cells
-        return LeaseUse(account.lease_id, cells[base + USED], cells[base + LAST] / 1000)
+        return LeaseUse(account.lease_id, account.used, account.last_used_at)
 
     def _open_lease(self, account: Account, lease: Lease) -> None:
         if lease.id != account.lease_id:
@@ -367,7 +368,8 @@ class Accounts:
                 self._owe_unopened(lease, account)
                 raise StoreUnavailable(str(exc)) from exc
             self._cells = self._ledger.cells
-            account.lease_id, account.base, account.granted = lease.id, slot * SLOT_CELLS, 0
+            account.lease_id, account.cell = lease.id, slot * SLOT_CELLS + USED
+            account.granted = account.used = 0
             self._open[account.token_id] = account
         if lease.granted is None:
             account.has_cap, account.permits, account.low = False, _UNLIMITED, 0
@@ -383,7 +385,7 @@ class Accounts:
 
     def _close_lease(self, account: Account) -> None:
         """It is to be given back; nothing is spent from it any more."""
-        use, slot = self._use(account), account.base // SLOT_CELLS
+        use, slot = self._use(account), account.cell // SLOT_CELLS
         self._owed[account.lease_id] = _Owed(use, account.token_id, slot)
         account.lease_id = account.granted = account.permits = account.low = 0
         del self._open[account.token_id]

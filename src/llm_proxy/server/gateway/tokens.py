@@ -53,6 +53,8 @@ class KnownToken:
         "account",
         "credentials",
         "expiry_line",
+        "good_from",
+        "good_until",
         "grant",
         "limits",
         "loaded_at",
@@ -66,6 +68,10 @@ class KnownToken:
         self.loaded_at = loaded_at  # on the loop's clock
         self.scope = ScopeCheck(grant.scope) if grant.scope else None
         self.warns_at = _NEVER if grant.warns_at is None else grant.warns_at
+        # Between these nothing about it needs a closer look; Unix seconds.
+        is_plain = grant.is_active and grant.project_is_active and grant.idle_timeout is None
+        self.good_from = grant.not_before or 0.0
+        self.good_until = (grant.expires_at or _NEVER) if is_plain else 0.0
         at = "" if grant.expires_at is None else format_time(grant.expires_at)
         self.expiry_line = f"LLM-Proxy-Token-Expires: {at}\r\n".encode()
         self.limits: object | None = None  # the limiter's
@@ -129,15 +135,16 @@ class Tokens:
     def check(self, token: KnownToken, now: float) -> bool:
         """Raises Refusal in the order of the contract; `now` is in Unix seconds. False: it must be
         loaded anew, because others may have used it since."""
+        if token.good_from <= now < token.good_until:
+            return True
         grant = token.grant
         if not grant.is_active:
             raise Refusal("token_revoked", "This token was revoked; ask for a new one.")
-        if grant.expires_at is not None or grant.idle_timeout is not None or grant.not_before:
-            last_used_at = self.accounts.last_used_at(token.account)
-            is_stale = self._loop.time() - token.loaded_at > FRESH_S
-            if is_stale and is_idle(grant, now, last_used_at):
-                return False
-            check_times(grant, now, last_used_at)
+        last_used_at = token.account.last_used_at
+        is_stale = self._loop.time() - token.loaded_at > FRESH_S
+        if is_stale and is_idle(grant, now, last_used_at):
+            return False
+        check_times(grant, now, last_used_at)
         if not grant.project_is_active:
             raise Refusal("project_inactive", "The project of this token is deactivated.")
         return True
