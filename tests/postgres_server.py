@@ -75,7 +75,7 @@ class PostgresServer:
         except FileNotFoundError:
             return False
         assert self._process is not None
-        return lines[0] == str(self._process.pid) and len(lines) > 7 and "ready" in lines[7]
+        return len(lines) > 7 and lines[0] == str(self._process.pid) and "ready" in lines[7]
 
     def stop(self) -> None:
         """Cuts off who is connected."""

@@ -40,6 +40,13 @@ def test_defaults_need_nothing(home: Home) -> None:
     assert settings.max_request_size == 100 * 2**20
 
 
+def test_the_audit_log_is_at_home_elsewhere_or_off(home: Home, tmp_path: Path) -> None:
+    assert _load(home).audit_log_file == home.path / "audit.jsonl"
+    assert _load(home, AUDIT_LOG_FILE=str(tmp_path / "a")).audit_log_file == tmp_path / "a"
+    assert _load(home, AUDIT_LOG_FILE="off").audit_log_file is None
+    assert _load(home).audit_retention == 365 * 86400
+
+
 def test_table_and_settings_have_the_same_fields() -> None:
     assert [setting.field for setting in SETTINGS] == list(Settings.__struct_fields__)
 

@@ -43,7 +43,7 @@ def stored_keys(**environ: str) -> list[dict[str, Secret]]:
     """As a server reads them that starts now."""
     settings = load_settings({}, environ={**os.environ, **environ})
     assert settings.encryption_key is not None
-    with closing(Store(settings.database_path, cipher=Cipher(settings.encryption_key))) as store:
+    with closing(Store(settings.database, cipher=Cipher(settings.encryption_key))) as store:
         store.open(migrate=False)
         return [dict(project.api_keys) for project in list_projects(store, limit=9).items]
 
@@ -63,7 +63,7 @@ def test_projects_and_tokens_of_the_older_program_are_taken_over(
     assert document["projects"] == {"imported": 0, "skipped": 1}
     assert document["tokens"] == {"imported": 0, "skipped": 1, "unusable": 0}
     settings = load_settings({})
-    with closing(Store(settings.database_path, cipher=None)) as store:
+    with closing(Store(settings.database, cipher=None)) as store:
         store.open(migrate=False)
         assert has_legacy_tokens(store)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from llm_proxy.database_url import DatabaseUrl
+from llm_proxy.errors import StoreError
 from llm_proxy.home import Home
 from llm_proxy.secrets import Cipher, Secret, new_encryption_key
 from llm_proxy.server.state import ServerState, write_state
@@ -43,7 +45,7 @@ def stored_keys(**environ: str) -> list[dict[str, Secret]]:
     """As a server reads them that starts now."""
     settings = load_settings({}, environ={**os.environ, **environ})
     assert settings.encryption_key is not None
-    with closing(Store(settings.database_path, cipher=Cipher(settings.encryption_key))) as store:
+    with closing(Store(settings.database, cipher=Cipher(settings.encryption_key))) as store:
         store.open(migrate=False)
         return [dict(project.api_keys) for project in list_projects(store, limit=9).items]
 
@@ -179,3 +181,26 @@ def test_the_new_key_is_asked_twice_and_never_shown(
     assert code == 0, shown
     assert new.reveal() not in shown
     assert home.read_secret("encryption_key") == new
+
+
+def test_a_database_server_is_left_to_both_keys_until_the_end(
+    llm_proxy: Run,
+    old: LegacyDatabase,
+    postgres_url: DatabaseUrl,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Other servers may use it, which nobody can ask."""
+    monkeypatch.setenv("DATABASE_URL", postgres_url.reveal())
+    assert llm_proxy("db", "encrypt", "--from", str(old.path), "--yes").exit_code == 0
+    home = Home.default(os.environ)
+    before = home.read_secret("encryption_key")
+    assert before is not None
+    rotated = llm_proxy("db", "rotate-key", "--generate")
+    assert rotated.exit_code == 0, rotated.err
+    assert "other servers may use the database" in rotated.err
+    assert home.read_secret("encryption_key") != before
+    assert stored_keys() == stored_keys(ENCRYPTION_KEY=before.reveal())
+    assert "the old key opens nothing" in llm_proxy("db", "rotate-key", "--finish").err
+    assert stored_keys() == [{"openai": Secret(UPSTREAM_KEY)}]
+    with pytest.raises(StoreError, match="ENCRYPTION_KEY isn't the one"):
+        stored_keys(ENCRYPTION_KEY=before.reveal())

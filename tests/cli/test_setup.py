@@ -46,7 +46,7 @@ def test_files_are_written_for_their_owner_alone(
     capsys: pytest.CaptureFixture[str], home: Home
 ) -> None:
     assert run(["setup", "--openai-key", OPENAI, "--addr", "127.0.0.1:9999"]) == 0
-    assert _files(home) == ["llm-proxy.db", "llm-proxy.env", "providers.yaml"]
+    assert _files(home) == ["host_id", "llm-proxy.db", "llm-proxy.env", "providers.yaml"]
     modes = {stat.S_IMODE(path.stat().st_mode) for path in home.path.iterdir()}
     assert modes == {0o600}
     settings = load_settings({})

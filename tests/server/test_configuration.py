@@ -64,6 +64,7 @@ def test_bad_provider_file_and_event_log_are_told(complete: Settings, tmp_path: 
         ({"home": Home(Path("/elsewhere"))}, " to /elsewhere while"),
         ({"database_path": Path("/d")}, "DATABASE_PATH"),
         ({"pid_file": Path("/p")}, "PID_FILE"),
+        ({"audit_log_file": None}, "AUDIT_LOG_FILE"),
     ],
 )
 def test_what_needs_a_restart_is_refused(
@@ -111,6 +112,10 @@ def test_everything_else_may_change(complete: Settings, tmp_path: Path) -> None:
                 "listen_addr": UnixAddress(Path("/run/s")),
             },
             r"TLS isn't spoken on a Unix socket \(unix:/run/s\)",
+        ),
+        (
+            {"audit_log_file": None, "audit_store_in_db": False},
+            "the audit log would be kept nowhere",
         ),
         ({"metrics_path": "/openai/x"}, "METRICS_PATH /openai/x lies under .* 'openai'"),
         (

@@ -62,7 +62,7 @@ def cipher_of(settings: Settings) -> Cipher:
 
 def with_store(settings: Settings, use: Callable[[Store], object]) -> object:
     """As a command does that starts with these settings."""
-    with closing(Store(settings.database_path, cipher=cipher_of(settings))) as store:
+    with closing(Store(settings.database, cipher=cipher_of(settings))) as store:
         store.open(migrate=False)
         return use(store)
 

@@ -71,6 +71,9 @@ class Bench:
         self.config = WorkerConfig(
             database=Secret(str(self.path)),
             encryption_key=self.key,
+            host="host",
+            holder="worker",
+            ledger=str(self.path.with_name("ledger")),
             providers=Providers(default_api="openai", apis={"openai": api}),
             control_socket=str(self.path.with_name("control")),
             events_socket=None,
@@ -114,7 +117,10 @@ class Bench:
         self.peers.put_nowait((reader, writer))
 
     async def launch(self, **changes: Any) -> WorkerProcess:
-        config = msgspec.structs.replace(self.config, **changes)
+        holder = f"worker-{len(self.workers)}"
+        ledger = str(self.path.with_name(f"ledger-{holder}"))
+        config = msgspec.structs.replace(self.config, holder=holder, ledger=ledger)
+        config = msgspec.structs.replace(config, **changes)
         worker = await WorkerProcess.launch(
             COMMAND, listeners=[self.listener], config=config, tally=self.tally
         )

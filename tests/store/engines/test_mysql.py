@@ -62,12 +62,9 @@ def test_what_is_wrong_with_a_login_or_a_database_is_told(store: Store) -> None:
         assert "sesame" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "place", ["127.0.0.1:1", "127.0.0.1:1?sslmode=require", "?host=/nowhere/socket"]
-)
-def test_a_server_that_is_not_there_is_told(place: str) -> None:
-    host, _, query = place.partition("?")
-    url = parse_database(f"mysql://u:sesame@{host}/d?{query}".removesuffix("?"))
+@pytest.mark.parametrize("query", ["", "?sslmode=disable", "?sslmode=require"])
+def test_a_server_that_is_not_there_is_told(query: str) -> None:
+    url = parse_database(f"mysql://u:sesame@127.0.0.1:1/d{query}")
     assert isinstance(url, DatabaseUrl)
     with pytest.raises(StoreUnavailable, match=r"can't be reached .*; is it running\?") as caught:
         MysqlEngine(url, patience_s=1).connect()
