@@ -51,7 +51,7 @@ class PostgresServer:
         self.start()
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [_PROGRAMS / program, "-D", self._data, *arguments]
+        command = [str(_PROGRAMS / program), "-D", str(self._data), *arguments]
         subprocess.run(command, check=True, capture_output=True, user=self._user, cwd="/")
 
     def start(self) -> None:

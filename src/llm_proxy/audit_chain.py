@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 import msgspec
 
@@ -116,13 +118,39 @@ class ChainCheck:
         return False
 
 
+class OpenFile(NamedTuple):
+    file: BinaryIO
+    size: int  # what is beyond isn't looked at
+
+
+def open_file(path: Path) -> OpenFile:
+    file = path.open("rb")
+    return OpenFile(file, os.fstat(file.fileno()).st_size)
+
+
 def verify_files(paths: Iterable[Path], *, head: Head | None = None) -> Verdict:
     """Rotated files of one log, in whatever order, as one chain. Raises OSError."""
-    ordered = sorted(paths, key=_first_sequence)
-    check = ChainCheck(str(ordered[-1]) if ordered else "no file")
-    for path in ordered:
-        for number, line in enumerate(_lines(path), start=1):
-            place = f"{path}:{number}"
+    files: list[OpenFile] = []
+    with ExitStack() as stack:
+        for path in paths:
+            files.append(open_file(path))
+            stack.callback(files[-1].file.close)
+        return verify_open_files(files, head=head)
+
+
+def verify_open_files(files: Iterable[OpenFile], *, head: Head | None = None) -> Verdict:
+    """Likewise; closes them."""
+    with ExitStack() as stack:
+        opened = [OpenFile(stack.enter_context(file), size) for file, size in files]
+        return _verify(opened, head)
+
+
+def _verify(files: Iterable[OpenFile], head: Head | None) -> Verdict:
+    ordered = sorted(files, key=_first_sequence)
+    check = ChainCheck(ordered[-1].file.name if ordered else "no file")
+    for opened in ordered:
+        for number, line in enumerate(_lines(opened), start=1):
+            place = f"{opened.file.name}:{number}"
             if not line.endswith(b"\n"):
                 check.take_line(b"", f"{place}, which was cut")
             if check.fault is not None or not check.take_line(line.removesuffix(b"\n"), place):
@@ -130,14 +158,16 @@ def verify_files(paths: Iterable[Path], *, head: Head | None = None) -> Verdict:
     return check.verdict(head)
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        yield from file
+def _lines(opened: OpenFile) -> Iterator[bytes]:
+    left = opened.size
+    opened.file.seek(0)
+    while left > 0 and (line := opened.file.readline(left)):
+        left -= len(line)
+        yield line
 
 
-def _first_sequence(path: Path) -> int:
-    with path.open("rb") as file:
-        try:
-            return decode_record(file.readline().removesuffix(b"\n")).sequence
-        except ValueError:
-            return 0  # that file's fault is told first
+def _first_sequence(opened: OpenFile) -> int:
+    try:
+        return decode_record(opened.file.readline().removesuffix(b"\n")).sequence
+    except ValueError:
+        return 0  # that file's fault is told first

@@ -119,6 +119,19 @@ def test_file_that_was_moved_away_is_begun_anew(path: Path) -> None:
     assert path.read_bytes() == encode_record(RECORDS[2]) + b"\n"
 
 
+def test_file_that_went_back_is_noted(path: Path) -> None:
+    file = opened(path)
+    file.append(RECORDS[:1])
+    older = path.read_bytes()
+    file.append(RECORDS[1:3])
+    path.unlink()
+    path.write_bytes(older)
+    file.ensure_open()
+    assert file.head == head_of(RECORDS[0])
+    assert file.mended == ["it ended with 1 after 3 was written"]
+    file.close()
+
+
 def test_failed_write_leaves_no_half_record(path: Path) -> None:
     """As on a full disk: a limit on the size of files."""
     import resource

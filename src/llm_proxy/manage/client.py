@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 # A change is answered when every worker obeys it, which the server gives each 5 s for.
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+_LONG_TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 _PAGE = 1000
 
 
@@ -136,7 +137,8 @@ class ManagementClient:
 
     def verify_audit(self) -> AuditReport:
         """May take a while: every record is looked at."""
-        return self._ask("GET", "/manage/audit/verify", AuditReport)
+        answer = self._send("GET", "/manage/audit/verify", timeout=_LONG_TIMEOUT)
+        return self._decoded(answer, AuditReport)
 
     def _all(self, path: str, query: Mapping[str, str], kind: type[T]) -> list[T]:
         return list(chain.from_iterable(self._pages(path, query, kind)))
@@ -167,12 +169,13 @@ class ManagementClient:
         *,
         fields: Mapping[str, Any] | None = None,
         params: Mapping[str, str] | None = None,
+        timeout: httpx.Timeout = _TIMEOUT,
     ) -> httpx.Response:
         headers = {} if fields is None else {"Content-Type": "application/json"}
         content = None if fields is None else msgspec.json.encode(fields)
         with self._failures_translated():
             answer = self._http.request(
-                method, path, content=content, headers=headers, params=params
+                method, path, content=content, headers=headers, params=params, timeout=timeout
             )
         if not answer.is_success:
             raise self._failure(answer)

@@ -42,8 +42,11 @@ class AuditFile:
         if self._file is not None and not self._is_in_place():
             self.close()
         if self._file is None:
+            before = self.head.sequence
             self._open()
             self._find_head()
+            if self.head.sequence < before:
+                self.mended.append(f"it ended with {self.head.sequence} after {before} was written")
 
     def append(self, records: Sequence[AuditRecord]) -> None:
         """They follow `head`, and come after an `ensure_open`."""

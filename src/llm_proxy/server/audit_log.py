@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 from llm_proxy.audit import AuditEntry, Head, head_of
-from llm_proxy.audit_chain import Verdict, verify_files
+from llm_proxy.audit_chain import Verdict, open_file, verify_open_files
 from llm_proxy.errors import ConfigError, LLMProxyError, Refusal, StoreError
 from llm_proxy.server.audit_file import AuditFile
 from llm_proxy.store.audit import (
@@ -203,8 +203,8 @@ class AuditLog:
         """Whether there may be more."""
         await self._on_disk(file.ensure_open)
         if file.mended:
-            mended, file.mended = file.mended, []
-            await self._commit([self._own("audit.repair", what) for what in mended])
+            await self._commit([self._own("audit.repair", what) for what in file.mended])
+            file.mended = []
         records = await self._store.run(records_after, self._chain, file.head.sequence)
         if records:
             await self._on_disk(lambda: file.append(records))
@@ -262,12 +262,12 @@ class AuditLog:
     async def _verify_file(self, file: AuditFile) -> Verdict:
         written = (await self._store.run(chain_state, self._chain)).head
         await self.flush()
-
-        def verify() -> Verdict:
-            head = max(written, file.head, key=lambda one: one.sequence)
-            return verify_files(file.paths, head=head)
-
-        return await self._on_disk(verify)  # the thread that writes: no line is half written
+        # On the thread that writes, so that no line is half written and no file is rotated.
+        files, head = await self._on_disk(
+            lambda: ([open_file(path) for path in file.paths], file.head)
+        )
+        head = max(written, head, key=lambda one: one.sequence)
+        return await asyncio.to_thread(verify_open_files, files, head=head)
 
     async def close(self) -> None:
         if self._copying is not None:

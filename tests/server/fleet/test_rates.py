@@ -46,11 +46,8 @@ async def test_whatever_hosts_do_with_their_permits_the_limit_holds(
     """Two of them ask at random, and use each permit somewhere between its coming and its end."""
     rate = RateLimit(requests=200, window_s=1, burst=20)
     used: list[int] = []
-    ends_at = time.monotonic() + 0.5
 
-    async def host(seed: int) -> None:
-        link = RedisLink(RedisAddress(host="127.0.0.1", port=redis_server.port), timeout_s=0.25)
-        await link.start()
+    async def host(link: RedisLink, seed: int) -> None:
         rates, chance = FleetRates(link, timeout_s=0.25), random.Random(seed)
         while time.monotonic() < ends_at:
             answer = await rates.take("total", rate, chance.randint(1, 8))
@@ -60,9 +57,13 @@ async def test_whatever_hosts_do_with_their_permits_the_limit_holds(
                 for _ in range(answer.permits if answer.valid_until >= now else 0)
             )
             await asyncio.sleep(chance.choice([0, 0, 0.002, 0.02]))
-        await link.close()
 
-    await asyncio.gather(host(1), host(2))
+    address = RedisAddress(host="127.0.0.1", port=redis_server.port)
+    links = [RedisLink(address, timeout_s=0.25) for _ in range(2)]
+    await asyncio.gather(*(link.start() for link in links))
+    ends_at = time.monotonic() + 0.5
+    await asyncio.gather(*(host(link, seed) for seed, link in enumerate(links)))
+    await asyncio.gather(*(link.close() for link in links))
     used.sort()
     assert len(used) > 60  # the burst, and most of what half a second brings
     for first in range(len(used)):

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llm_proxy.errors import Refusal
 from llm_proxy.limits import LimitDefaults, Limits, RateLimit
@@ -308,3 +311,58 @@ async def test_total_is_not_charged_for_what_a_token_refuses() -> None:
 )
 def test_permits_are_asked_ahead_where_the_burst_has_room(rate: RateLimit, ahead: int) -> None:
     assert most_ahead(rate) == ahead
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["take", "take", "take", "end", "refund", "tick", "wait"]),
+        st.integers(0, 2),
+        st.sampled_from([0, 0.0001, 0.01, 0.1, 0.3, 1.0]),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=60)
+@given(
+    steps=steps,
+    rate=st.sampled_from([RateLimit(2, 1, 3), RateLimit(100, 1, 20), RateLimit(5, 60, 1)]),
+    most=st.sampled_from([2, 30]),
+)
+async def test_no_schedule_of_workers_passes_more_than_any_limit(
+    steps: list[tuple[str, int, float]], rate: RateLimit, most: int
+) -> None:
+    host = Host(workers=3, token=Limits(rate=rate), total=at_once(most))
+    running: list[tuple[int, int, Slots[Any]]] = []  # worker, number of the request
+    admitted: dict[int, int] = {}  # when, by number of the request
+    for number, (step, which, seconds) in enumerate(steps):
+        host.clock.advance(seconds)
+        if step == "take":
+            for request in range(number * 3, number * 3 + 3):
+                with suppress(Refusal):
+                    running.append((which, request, await host.admit(which, Token())))
+                    admitted[request] = host.clock.now
+        elif step == "tick":
+            host.tick()
+        elif running and step in ("end", "refund"):
+            worker, of, slots = running.pop(which % len(running))
+            if step == "refund":
+                host.limiters[worker].refund(slots)
+                del admitted[of]
+            else:
+                host.limiters[worker].give_back(slots)
+        await host.settle()
+        assert len(running) <= host.authority.slots <= most
+    interval = rate.window_s * 10**9 // rate.requests
+    moments = sorted(admitted.values())
+    for first in range(len(moments)):
+        for last in range(first, len(moments)):
+            extra = last - first + 1 - rate.burst
+            assert extra * interval <= moments[last] - moments[first]
+    for worker, _, slots in running:
+        host.limiters[worker].give_back(slots)
+    for _ in range(2):
+        host.tick()
+        await host.settle()
+    assert host.authority.slots == 0
+    await host.close()

@@ -17,7 +17,8 @@ BODY = b'{"model": "gpt-4o"}'
 
 async def relay(gate: Gate) -> int:
     _, response = await gate.relay(
-        gate.request(body=BODY), b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+        gate.request(body=BODY),
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}",
     )
     return response.status
 

@@ -62,11 +62,24 @@ def test_a_server_that_hangs_is_given_up_in_time(
     own_postgres_server.pause()
     begun = time.monotonic()
     try:
-        with pytest.raises(StoreUnavailable, match="can't be reached"):
+        with pytest.raises(StoreUnavailable, match="took too long to answer"):
             last_change_id(store)
     finally:
         own_postgres_server.resume()
     assert time.monotonic() - begun < 2
+    assert last_change_id(store) == 0
+
+
+def test_a_server_that_hangs_within_a_transaction_is_given_up(
+    own_postgres_server: PostgresServer, open_store: OpenStore
+) -> None:
+    store = open_store(own_postgres_server.new_database())
+    try:
+        with pytest.raises(StoreUnavailable, match="took too long"), store.writing() as database:
+            own_postgres_server.pause()
+            database.sql("SELECT 1")
+    finally:
+        own_postgres_server.resume()
     assert last_change_id(store) == 0
 
 

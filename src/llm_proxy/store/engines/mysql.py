@@ -90,7 +90,7 @@ class MysqlConnection(Database, peewee.MySQLDatabase):
             raise
 
     def rollback(self) -> None:
-        """On a connection that is gone the server has done it."""
+        """The server does it by itself when a connection is gone."""
         if self.driver.open:
             peewee.MySQLDatabase.rollback(self)
 
@@ -144,7 +144,7 @@ class MysqlConnection(Database, peewee.MySQLDatabase):
         return int(following or 1) - 1
 
     def number_from(self, table: str, highest: int) -> None:
-        """It counts on from the ids that are there; to say another one would end the transaction."""
+        """It counts on from the ids that are there; another word ends the transaction."""
 
 
 class MysqlEngine(Engine):

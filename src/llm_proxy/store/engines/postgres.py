@@ -77,13 +77,12 @@ class PostgresConnection(Database, peewee.PostgresqlDatabase):
         try:
             self.sql(_BEGIN[kind or "read"])
         except BaseException:
-            if not self.is_broken():
-                self.rollback()
+            self.rollback()
             raise
 
     def rollback(self) -> None:
-        """On a connection that is gone the server has done it."""
-        if not self.driver.closed:
+        """The server does it by itself when a connection is gone."""
+        if not self.is_broken():
             peewee.PostgresqlDatabase.rollback(self)
 
     @contextmanager

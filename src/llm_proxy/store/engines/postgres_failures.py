@@ -50,6 +50,7 @@ def _unreachable(reason: str, url: DatabaseUrl) -> StoreError:
         ("starting up", "57"),
         ("shutting down", "57"),
         ("too many", "53"),
+        ("wait timeout", "57014"),
     ):
         if sign in reason:
             may_pass, sentence = _FAILURES[state]
