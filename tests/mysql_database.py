@@ -26,8 +26,12 @@ def mysql_database(server: str) -> Iterator[DatabaseUrl]:
 
 
 def _execute(url: DatabaseUrl, statement: str) -> None:
-    place = {"unix_socket": url.host} if url.is_on_unix_socket else {"host": url.host}
-    password = "" if url.password is None else url.password.reveal()
-    connection = pymysql.connect(**place, port=url.port, user=url.user, password=password)
+    connection = pymysql.connect(
+        unix_socket=url.host if url.is_on_unix_socket else None,
+        host=None if url.is_on_unix_socket else url.host,
+        port=url.port,
+        user=url.user,
+        password="" if url.password is None else url.password.reveal(),
+    )
     with contextlib.closing(connection), connection.cursor() as cursor:
         cursor.execute(statement)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_proxy.gcra import MAX_LAG, MIN_LAG, SECOND, Gcra, IssuingGcra
@@ -116,35 +116,57 @@ def test_new_rate_of_what_had_none_starts_unused() -> None:
     assert gcra.wait(7) <= 0
 
 
-@given(
-    rate=rates,
-    asks=st.lists(st.tuples(gaps, st.integers(1, 8)), max_size=15),
-    delays=st.lists(st.floats(0, 1), min_size=400, max_size=400),
+# Since the last question: so many intervals of the rate, and some time; then the permits wanted, or
+# which of those taken before are given back.
+questions = st.lists(
+    st.tuples(
+        st.integers(0, 3),
+        st.integers(0, SECOND // 8),
+        st.integers(1, 8),
+        st.booleans(),
+    ),
+    max_size=14,
 )
+
+
+def _issue(gcra: IssuingGcra, asked: list[tuple[int, int, int, bool]]) -> list[int]:
+    """When those permits were issued that were not given back."""
+    now = 10**15
+    issued: list[tuple[int, int]] = []  # when, and how many
+    for intervals, more, number, gives_back in asked:
+        now += intervals * gcra.interval + more
+        if gives_back and issued:
+            at, permits = issued.pop(-number % len(issued))
+            gcra.give_back(permits, now, now - at)
+        else:
+            permits = gcra.take(now, number)
+            assert permits <= number
+            issued += [(now, permits)] * (permits > 0)
+    return sorted(at for at, permits in issued for _ in range(permits))
+
+
+@given(rate=rates, asked=questions, delays=st.lists(st.floats(0, 1), min_size=112, max_size=112))
 def test_issued_permits_keep_the_rate_whenever_they_are_used(
-    rate: RateLimit, asks: list[tuple[int, int]], delays: list[float]
+    rate: RateLimit, asked: list[tuple[int, int, int, bool]], delays: list[float]
 ) -> None:
     gcra = IssuingGcra(rate)
-    used: list[int] = []
-    for now, (_, wanted) in zip(_sums([wait for wait, _ in asks]), asks, strict=True):
-        permits = gcra.take(now, wanted)
-        assert permits <= wanted
-        used += [now + int(gcra.lag * delays[(len(used) + at) % 400]) for at in range(permits)]
+    issued = _issue(gcra, asked)
+    used = [at + int(gcra.lag * delay) for at, delay in zip(issued, delays, strict=False)]
     assert _conforms(sorted(used), rate)
 
 
-@given(rate=rates, asks=st.lists(st.tuples(gaps, st.integers(1, 4)), max_size=12))
+@settings(max_examples=300)
+@given(rate=rates, asked=questions)
 def test_issued_permits_keep_the_rate_at_the_worst_moments(
-    rate: RateLimit, asks: list[tuple[int, int]]
+    rate: RateLimit, asked: list[tuple[int, int, int, bool]]
 ) -> None:
-    """Early ones used as late as can be, late ones at once."""
+    """The first of any window used as late as can be, the others at once."""
     gcra = IssuingGcra(rate)
-    issued: list[int] = []
-    for now, (_, wanted) in zip(_sums([wait for wait, _ in asks]), asks, strict=True):
-        issued += [now] * gcra.take(now, wanted)
-    for turn in range(len(issued)):
-        late = [moment + gcra.lag for moment in issued[:turn]]
-        assert _conforms(sorted([*late, *issued[turn:]]), rate)
+    issued = _issue(gcra, asked)
+    for first, at in enumerate(issued):
+        for last in range(first, len(issued)):
+            extra = last - first + 1 - rate.burst
+            assert extra * gcra.interval <= max(0, issued[last] - at - gcra.lag)
 
 
 @given(rate=rates, given_back=st.integers(0, 8), age=st.integers(0, SECOND))

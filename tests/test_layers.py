@@ -36,6 +36,7 @@ AT_HOME_IN = {
     "peewee": ("store",),
     "starlette": ("server.control",),
     "prometheus_client": ("server.control",),
+    "redis": ("server.fleet",),
     "typer": ("cli",),
     "yaml": ("yaml_file", "provider_file", "cli"),
     "dotenv": ("env_file",),

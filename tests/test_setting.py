@@ -148,3 +148,20 @@ def test_rate_limit_without_a_time_is_of_a_minute(text: str, rate: str) -> None:
 def test_rate_limit_that_is_none_is_told_the_rule(text: str) -> None:
     with pytest.raises(ValueError, match=r"requests in a time, like 10/s.*bare number"):
         rules.parse_rate_limit(text)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("10ms", 0.01), (" 250ms ", 0.25), ("1s", 1.0)])
+def test_redis_answers_within_a_second_or_not_at_all(text: str, seconds: float) -> None:
+    assert rules.parse_redis_timeout(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "9ms", "2s", "250", "0s"])
+def test_other_times_for_redis_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="a duration from 10ms to 1s"):
+        rules.parse_redis_timeout(text)
+
+
+@pytest.mark.parametrize("text", [":6379", "localhost:0", "localhost"])
+def test_address_of_redis_is_one_to_reach(text: str) -> None:
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        rules.parse_redis_address(text)

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -323,3 +324,33 @@ async def test_kept_head_is_that_of_the_chain(bench: Bench) -> None:
     await log.append(ENTRY)
     assert chain_state(bench.store, "one").head.hash == bench.lines[0].hash
     assert verify_files([bench.path]).head_hash == bench.lines[0].hash
+
+
+class StuckFile(AuditFile):
+    """On a disk that hangs."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, chain="one", max_bytes=1 << 20, max_backups=2)
+        self.may_go_on = threading.Event()
+
+    def append(self, records: Sequence[AuditRecord]) -> None:
+        self.may_go_on.wait(10)
+        super().append(records)
+
+
+async def test_disk_that_hangs_holds_up_nobody_for_long(bench: Bench) -> None:
+    file = StuckFile(bench.path)
+    log = AuditLog(bench.store, chain="one", file=file, retention_s=DAY_S, patience_s=0.05)
+    bench.logs.append(log)
+    await log.open()
+    await log.append(ENTRY)
+    assert log.problem is not None
+    assert "longer than 0.05 s" in log.problem
+    with pytest.raises(Refusal):
+        await log.require()
+    file.may_go_on.set()
+    async with asyncio.timeout(5):
+        while log.problem is not None:
+            await asyncio.sleep(0.01)
+    await log.require()
+    assert len(bench.lines) == 1

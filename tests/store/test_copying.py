@@ -8,6 +8,7 @@ import pytest
 
 from llm_proxy.database_url import DatabaseUrl
 from llm_proxy.errors import Conflict, StoreError
+from llm_proxy.grants import Lease
 from llm_proxy.store.changes import append_change, last_change_id
 from llm_proxy.store.copying import copy_database, count_rows
 from llm_proxy.store.database import Store
@@ -63,6 +64,7 @@ def test_all_arrives_and_goes_on(
         append_change(database, "token", "next", now)
     assert last_change_id(other) == last_change_id(store) + 1
     taken = take_lease(other, tokens[1].id, 1, host="h", holder="w", at=now)
+    assert isinstance(lease, Lease) and isinstance(taken, Lease)
     assert lease.id < taken.id == highest + 1
     other.close()
 

@@ -8,18 +8,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
+from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
 
 from llm_proxy.grants import Lease, LeaseUse, NoPermits
 from llm_proxy.store.database import Store
@@ -35,10 +27,7 @@ from llm_proxy.store.projects import delete_project
 from llm_proxy.store.tokens import Token, TokenChanges, update_token
 
 AddToken = Callable[..., tuple[Token, bytes]]
-CAPS = st.one_of(st.integers(1, 60), st.integers(1, 60), st.none())
-WORKERS = st.integers(0, 2)
-WANTED = st.integers(1, 40)
-EXAMPLES = int(os.environ.get("TEST_LEASE_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("TEST_LEASE_EXAMPLES", "30"))
 _names = (f"worker {number}" for number in itertools.count())
 
 
@@ -65,37 +54,40 @@ class Worker:
     name: str = field(default_factory=lambda: next(_names))
     ledger: dict[int, Spending] = field(default_factory=dict)  # by lease
 
+    def uses(self) -> list[LeaseUse]:
+        return [slot.use() for slot in self.ledger.values()]
 
-class Leases(RuleBasedStateMachine):
-    def __init__(self, store: Store, add_token: AddToken, now: datetime) -> None:
-        super().__init__()
+
+class World:
+    """Three workers, those that crashed and were not reaped, and what they should add up to."""
+
+    def __init__(self, store: Store, token: Token, now: datetime) -> None:
         self.store = store
-        self.add_token = add_token
+        self.token = token
         self.now = now
+        self.cap = token.max_requests
         self.alive = [Worker(), Worker(), Worker()]
-        self.dead: list[Worker] = []  # to be reaped
+        self.dead: list[Worker] = []
         self.spent = 0
         self.lost = 0  # counted and never spent
         self.uncounted = 0  # spent without a cap and lost with the machine
         self.is_deleted = False
 
-    @initialize(cap=CAPS)
-    def begin(self, cap: int | None) -> None:
-        self.cap = cap
-        self.token, _ = self.add_token(max_requests=cap)
+    @property
+    def expected(self) -> int:
+        return self.spent - self.uncounted + self.lost
 
-    @rule(number=WORKERS, count=st.integers(1, 30), wanted=WANTED, ahead=st.booleans())
-    def demand(self, number: int, count: int, wanted: int, ahead: bool) -> None:
-        """Hypothesis leaves whole rules out of a run, so one of them does all that there must be."""
+    def demand(self, number: int, amount: int) -> None:
         worker = self.alive[number]
-        if ahead:
-            self._take(worker, wanted)
-        for _ in range(count):
+        for _ in range(amount):
             slot = next((slot for slot in worker.ledger.values() if slot.can_spend), None)
-            slot = slot or self._take(worker, wanted)
+            slot = slot or self._take(worker, 1 + amount // 2)
             if slot is None:
                 return
             self._spend_one(slot)
+
+    def take(self, number: int, amount: int) -> None:
+        self._take(self.alive[number], amount)
 
     def _take(self, worker: Worker, wanted: int) -> Spending | None:
         lease = take_lease(
@@ -118,129 +110,98 @@ class Leases(RuleBasedStateMachine):
         slot.used += 1
         self.spent += 1
         if self.cap is not None and not self.is_deleted:
-            assert self.spent - self.uncounted + self.lost <= self.cap
+            assert self.expected <= self.cap
 
-    @rule(number=WORKERS)
-    def settle(self, number: int) -> None:
-        worker = self.alive[number]
-        settle_leases(self.store, [slot.use() for slot in worker.ledger.values()])
+    def settle(self, number: int, amount: int) -> None:
+        settle_leases(self.store, self.alive[number].uses())
 
-    @rule(number=WORKERS, data=st.data())
-    def settle_what_was_said_before(self, number: int, data: st.DataObject) -> None:
-        worker = self.alive[number]
-        for slot in worker.ledger.values():
-            used = data.draw(st.sampled_from(slot.told))
+    def settle_late(self, number: int, amount: int) -> None:
+        for slot in self.alive[number].ledger.values():
+            used = slot.told[amount % len(slot.told)]
             settle_leases(self.store, [LeaseUse(slot.lease_id, used, float(used))])
 
-    @rule(number=WORKERS, wanted=WANTED)
-    def extend(self, number: int, wanted: int) -> None:
-        worker = self.alive[number]
-        for slot in list(worker.ledger.values()):
-            self._extend(slot, wanted)
+    def extend(self, number: int, amount: int) -> None:
+        for slot in self.alive[number].ledger.values():
+            self._extend(slot, amount)
 
     def _extend(self, slot: Spending, wanted: int) -> None:
         answer = extend_lease(self.store, slot.use(), wanted)
-        if answer is None:  # deleted, or written off: what is left of it is nobody else's
-            return
         if isinstance(answer, Lease):
             slot.granted = answer.granted
             self._check_grants()
-        elif slot.granted is None:
+        elif isinstance(answer, NoPermits) and slot.granted is None:
             slot.granted = slot.used
-        assert isinstance(answer, Lease | NoPermits)
+        # None: deleted, or written off; then what is left of it is nobody else's.
 
-    @rule(number=WORKERS)
-    def give_back(self, number: int) -> None:
-        worker = self.alive[number]
-        self._give_back(worker)
+    def give_back(self, number: int, amount: int) -> None:
+        self._give_back(self.alive[number])
 
     def _give_back(self, worker: Worker) -> None:
-        uses = [slot.use() for slot in worker.ledger.values()]
+        uses = worker.uses()
         give_back_leases(self.store, uses)
         worker.ledger.clear()
         settle_leases(self.store, uses)  # a late copy of it
 
-    @rule(number=WORKERS)
-    def crash(self, number: int) -> None:
+    def crash(self, number: int, amount: int) -> None:
         self.dead.append(self.alive[number])
         self.alive[number] = Worker()
 
-    @precondition(lambda self: self.dead)
-    @rule()
-    def reap(self) -> None:
-        self._reap(self.dead.pop())
+    def reap(self, number: int, amount: int) -> None:
+        if self.dead:
+            self._reap(self.dead.pop())
 
     def _reap(self, worker: Worker) -> None:
-        uses = {slot.lease_id: slot.use() for slot in worker.ledger.values()}
-        settle_holder(self.store, uses, host="h", holder=worker.name)
-        settle_holder(self.store, uses, host="h", holder=worker.name)
+        uses = {use.lease_id: use for use in worker.uses()}
+        for _ in range(2):
+            settle_holder(self.store, uses, host="h", holder=worker.name)
 
-    @precondition(lambda self: self.dead)
-    @rule()
-    def lose(self) -> None:
-        self._write_off(self.dead.pop())
+    def lose(self, number: int, amount: int) -> None:
+        if self.dead:
+            self._write_off(self.dead.pop())
 
-    @rule(number=WORKERS)
-    def write_off_one_that_lives(self, number: int) -> None:
+    def write_off_living(self, number: int, amount: int) -> None:
         """As when its host was silent for long: what it holds of a cap it may still spend."""
         worker = self.alive[number]
         self._write_off(worker)
-        for slot in list(worker.ledger.values()):
+        for slot in worker.ledger.values():
             while slot.granted is not None and slot.can_spend:
                 self.lost -= 1
                 self._spend_one(slot)
-        settle_leases(self.store, [slot.use() for slot in worker.ledger.values()])
+        settle_leases(self.store, worker.uses())
         worker.ledger.clear()
 
     def _write_off(self, worker: Worker) -> None:
-        leases = self._leases(worker.name)
+        leases = self._leases(worker)
         write_off_holder(self.store, host="h", holder=worker.name)
         for slot in worker.ledger.values():
-            if slot.lease_id not in leases:
-                continue
-            granted, settled = leases[slot.lease_id]
-            if granted is None:
-                self.uncounted += slot.used - settled
-            else:
-                self.lost += max(granted, settled) - slot.used
+            if slot.lease_id in leases:
+                granted, settled = leases[slot.lease_id]
+                if granted is None:
+                    self.uncounted += slot.used - settled
+                else:
+                    self.lost += max(granted, settled) - slot.used
 
-    def _leases(self, holder: str) -> dict[int, tuple[int | None, int]]:
-        with self.store.reading() as database:
-            rows = database.sql(
-                "SELECT id, granted, settled FROM leases WHERE holder = ?", (holder,)
-            )
-        return {lease_id: (granted, settled) for lease_id, granted, settled in rows}
-
-    @precondition(lambda self: not self.is_deleted)
-    @rule(cap=CAPS, gives_back=st.booleans(), wanted=WANTED)
-    def change_cap(self, cap: int | None, gives_back: bool, wanted: int) -> None:
+    def change_cap(self, number: int, amount: int) -> None:
         """Every worker that runs hears of it before it spends again."""
-        update_token(self.store, self.token.id, TokenChanges(max_requests=cap), at=self.now)
-        # Whoever gives back spends nothing after it; to extend is for leases without a cap.
-        capped_before, self.cap = self.cap is not None, cap
+        had_cap, self.cap = self.cap is not None, amount * 2 if number else None
+        changes = TokenChanges(max_requests=self.cap)
+        update_token(self.store, self.token.id, changes, at=self.now)
         for worker in self.alive:
-            if gives_back or capped_before:
+            if (had_cap and self.cap is not None) or amount % 2:
                 self._give_back(worker)
             else:
-                for slot in list(worker.ledger.values()):
-                    self._extend(slot, wanted)
+                for slot in worker.ledger.values():
+                    self._extend(slot, amount)
 
-    @precondition(lambda self: not self.is_deleted and self.spent > 20)
-    @rule(sure=st.integers(0, 5))
-    def delete(self, sure: int) -> None:
-        if sure == 0:
-            delete_project(self.store, self.token.project_id, force=True, at=self.now)
-            self.is_deleted = True
+    def delete(self, number: int, amount: int) -> None:
+        delete_project(self.store, self.token.project_id, force=True, at=self.now)
+        self.is_deleted = True
 
-    @invariant()
-    def books_agree(self) -> None:
-        if not hasattr(self, "token") or self.is_deleted:
-            return
-        count, reserved = self._books()
-        workers = [*self.alive, *self.dead]
-        held = [row for worker in workers for row in self._leases(worker.name).values()]
-        assert reserved == sum(max(0, g - s) for g, s in held if g is not None)
-        assert count <= self.spent - self.uncounted + self.lost
+    def _leases(self, worker: Worker) -> dict[int, tuple[int | None, int]]:
+        columns = "SELECT id, granted, settled FROM leases WHERE holder = ?"
+        with self.store.reading() as database:
+            rows = database.sql(columns, (worker.name,))
+        return {lease_id: (granted, settled) for lease_id, granted, settled in rows}
 
     def _books(self) -> tuple[int, int]:
         with self.store.reading() as database:
@@ -248,36 +209,67 @@ class Leases(RuleBasedStateMachine):
             ((count, reserved),) = database.sql(columns, (self.token.id,))
         return count, reserved
 
-    def teardown(self) -> None:
-        if not hasattr(self, "token"):
+    def check(self) -> None:
+        if self.is_deleted:
             return
+        count, reserved = self._books()
+        workers = [*self.alive, *self.dead]
+        held = [row for worker in workers for row in self._leases(worker).values()]
+        assert reserved == sum(max(0, g - s) for g, s in held if g is not None)
+        assert count <= self.expected
+
+    def finish(self) -> None:
+        """With all settled, exactly what the cap leaves can still be spent."""
         for worker in [*self.alive, *self.dead]:
             self._reap(worker)
         if self.is_deleted:
             return
-        assert self._books() == (self.spent - self.uncounted + self.lost, 0)
+        assert self._books() == (self.expected, 0)
         if self.cap is None:
             return
-        before = self.spent - self.uncounted + self.lost
-        worker = Worker()
+        before, worker = self.expected, Worker()
         while (slot := self._take(worker, 7)) is not None:
             while slot.can_spend:
                 self._spend_one(slot)
             self._give_back(worker)
-        lease = take_lease(self.store, self.token.id, 7, host="h", holder="last", at=self.now)
-        assert lease == NoPermits(is_final=True)
+        last = take_lease(self.store, self.token.id, 7, host="h", holder="last", at=self.now)
+        assert last == NoPermits(is_final=True)
         assert self._books() == (max(self.cap, before), 0)
+
+
+# Not a state machine of hypothesis: that leaves out whole kinds of steps at random, and so rarely
+# comes to schedules in which everything plays a part.
+_STEPS: list[Callable[[World, int, int], None]] = [
+    *[World.demand] * 5,
+    *[World.take, World.settle, World.extend] * 2,
+    World.settle_late,
+    World.give_back,
+    *[World.crash] * 2,
+    World.reap,
+    World.lose,
+    World.write_off_living,
+    *[World.change_cap] * 2,
+]
+STEPS = st.tuples(st.sampled_from(_STEPS), st.integers(0, 2), st.integers(1, 30))
 
 
 def test_no_schedule_exceeds_a_cap_or_loses_a_permit(
     store: Store, add_token: AddToken, now: datetime
 ) -> None:
-    run_state_machine_as_test(
-        partial(Leases, store, add_token, now),  # type: ignore[arg-type]  # is called, no more
-        settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=25,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
+    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        cap=st.one_of(st.integers(1, 80), st.none()),
+        schedule=st.lists(STEPS, min_size=5, max_size=40),
+        deleted_after=st.integers(0, 300),
     )
+    def run(cap: int | None, schedule: list[tuple[Any, int, int]], deleted_after: int) -> None:
+        world = World(store, add_token(max_requests=cap)[0], now)
+        for at, (step, number, amount) in enumerate(schedule):
+            if at == deleted_after:
+                world.delete(0, 0)
+            if not (world.is_deleted and step is World.change_cap):
+                step(world, number, amount)
+            world.check()
+        world.finish()
+
+    run()

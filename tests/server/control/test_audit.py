@@ -95,6 +95,7 @@ async def test_ids_can_be_asked_for(audited: Audited) -> None:
         ("limit=-1", "limit"),
         ("limit=1001", "limit"),
         ("cursor=%C3%A9", "cursor"),
+        ("cursor=YQBi", "cursor"),
         ("page=1", "page"),
         ("action=a&action=b", "action"),
         ("search=" + "x" * 201, "search"),

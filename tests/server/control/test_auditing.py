@@ -127,6 +127,12 @@ async def test_secrets_in_wrong_places_are_not_kept(audited: Audited) -> None:
     assert misplaced not in audited.path.read_text()
 
 
+async def test_what_no_database_takes_is_replaced(audited: Audited) -> None:
+    await audited.client.delete("/manage/tokens/a%00b")
+    assert (audited.last.token_id, audited.last.path) == ("a�b", "/manage/tokens/a�b")
+    assert (await audited.client.get("/manage/audit/%00")).status_code == 404
+
+
 async def test_conflict_is_a_failure_and_a_forbidden_one_denied(audited: Audited) -> None:
     project_id = await project(audited)
     await audited.client.post("/manage/projects", json={"name": "demo", "api_key": KEY})

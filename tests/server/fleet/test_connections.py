@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,9 +8,10 @@ import pytest
 from llm_proxy.redis_address import RedisAddress
 from llm_proxy.secrets import Secret
 from llm_proxy.server.fleet.connections import RedisConnections, RedisUnavailable, ScriptCall
-from llm_proxy.server.fleet.scripts import PREFIX, TAKE_RATE
+from llm_proxy.server.fleet.scripts import GIVE_RATE, PREFIX, TAKE_RATE, TAKE_SLOTS
 from tests.redis_server import RedisServer, StartRedis
 
+DOCUMENT = Path(__file__).parents[3] / "docs" / "redis.md"
 pytestmark = pytest.mark.anyio
 
 
@@ -138,4 +140,33 @@ async def test_server_that_takes_no_writes_is_unavailable(
     with pytest.raises(RedisUnavailable) as caught:
         await connections.run([_call("another")])
     assert not caught.value.is_refusal
+    await connections.close()
+
+
+async def test_user_needs_no_more_rights_than_documented(redis_server: RedisServer) -> None:
+    text = DOCUMENT.read_text()
+    _, rights, _, keys, *_ = text.partition("A user of its own needs ")[2].split("`")
+    redis_server.command("ACL", "SETUSER", "proxy", "on", ">pass", *rights.split(), keys)
+    connections = RedisConnections(
+        RedisAddress(
+            host="127.0.0.1",
+            port=redis_server.port,
+            database=1,
+            username="proxy",
+            password=Secret("pass"),
+        ),
+        most=1,
+        timeout_s=5,
+    )
+    await connections.open()
+    taken, given, slots, told = await connections.run(
+        [
+            _call(),
+            ScriptCall(GIVE_RATE, "total", (1_000_000, 60, 0, 1, 0)),
+            ScriptCall(TAKE_SLOTS, "slots", ("host", 0, 1, 1, 1000, 1)),
+            ScriptCall(TAKE_SLOTS, "slots", ("other", 0, 0, 1, 1000, 1)),
+        ]
+    )
+    assert (taken[0], slots, told) == (1, 1, 0)
+    assert given > 0
     await connections.close()

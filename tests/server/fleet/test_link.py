@@ -107,6 +107,39 @@ async def test_nobody_waits_longer_than_twice_the_time_limit(redis_server: Redis
         redis_server.resume()
 
 
+@asynccontextmanager
+async def _slow(server: RedisServer, delay_s: float) -> AsyncIterator[RedisAddress]:
+    """A way to the server on which every answer takes so long."""
+    pumps: set[asyncio.Task[None]] = set()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, s: float) -> None:
+        while data := await reader.read(65536):
+            await asyncio.sleep(s)
+            writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", server.port)
+        pumps.add(asyncio.create_task(pump(reader, inner_writer, 0)))
+        pumps.add(asyncio.create_task(pump(inner_reader, writer, delay_s)))
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listener:
+        host, port = listener.sockets[0].getsockname()
+        yield RedisAddress(host=host, port=port)
+    await asyncio.gather(*pumps, return_exceptions=True)
+
+
+async def test_redis_that_is_always_too_slow_is_left_alone(redis_server: RedisServer) -> None:
+    async with _slow(redis_server, 0.08) as address:
+        link = RedisLink(address, timeout_s=0.05, probe_every_s=0.02)
+        await link.start()  # which has more time
+        await _fail_until_left_alone(link)
+        await asyncio.sleep(0.2)  # some probes, none in time
+        assert not link.is_up
+        await link.close()
+
+
 async def test_queue_is_bounded(redis_server: RedisServer) -> None:
     async with _linked(redis_server) as link:
         results = await asyncio.gather(
@@ -160,6 +193,15 @@ async def test_server_that_forgot_its_scripts_is_taken_for_a_new_one(
         redis_server.command("SCRIPT", "FLUSH")
         assert await _take(link) == 1
         assert lost.number == before + 1
+
+
+async def test_redis_that_dies_unused_is_missed_all_the_same(redis_server: RedisServer) -> None:
+    lost = Losses()
+    async with _linked(redis_server, on_loss=lost) as link:
+        redis_server.kill()
+        async with asyncio.timeout(10):
+            while link.is_up:
+                await asyncio.sleep(0.005)
 
 
 async def test_start_without_redis_says_so_and_goes_on(redis_server: RedisServer) -> None:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from llm_proxy.errors import Refusal
 from llm_proxy.limits import LimitDefaults, Limits, RateLimit
 from llm_proxy.server.channel import AskLimits, LimitsAnswer
-from llm_proxy.server.gateway.leased_meters import most_ahead
 from llm_proxy.server.gateway.limiter import Limiter
 from llm_proxy.server.gateway.meters import Slots
 from llm_proxy.server.gateway.remote_limits import RemoteLimits
@@ -300,19 +299,6 @@ async def test_total_is_not_charged_for_what_a_token_refuses() -> None:
     await host.close()
 
 
-@pytest.mark.parametrize(
-    ("rate", "ahead"),
-    [
-        (RateLimit(1000, 1, 1000), 50),
-        (RateLimit(1000, 1, 10), 1),
-        (RateLimit(60, 60, 60), 1),
-        (RateLimit(100, 1, 100), 5),
-    ],
-)
-def test_permits_are_asked_ahead_where_the_burst_has_room(rate: RateLimit, ahead: int) -> None:
-    assert most_ahead(rate) == ahead
-
-
 steps = st.lists(
     st.tuples(
         st.sampled_from(["take", "take", "take", "end", "refund", "tick", "wait"]),
@@ -365,4 +351,24 @@ async def test_no_schedule_of_workers_passes_more_than_any_limit(
         host.tick()
         await host.settle()
     assert host.authority.slots == 0
+    await host.close()
+
+
+async def test_permits_that_come_too_late_go_back() -> None:
+    host = Host(token=per_minute(1))
+    host.is_stuck = True
+    waiting = asyncio.create_task(host.admit(0, Token()))
+    await host.settle()
+    answers: list[LimitsAnswer] = []
+    desk = LimitDesk(host.authority, holder="w0", answer=answers.append)
+    desk.put(host.questions[0])
+    await host.settle()
+    host.clock.advance(0.2)  # on its way
+    host.is_stuck = False
+    remote = host.limiters[0].authority
+    assert remote is not None
+    remote.answered(answers[0])
+    host.clock.advance(0.3)  # less than it is given back late
+    await waiting
+    await desk.close()
     await host.close()

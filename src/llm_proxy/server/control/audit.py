@@ -17,6 +17,7 @@ from llm_proxy.store.audit_query import EXACT, AuditFilter, get_record, list_rec
 
 _OUTCOMES = ("success", "failure", "denied", "error")
 _LONGEST_SEARCH = 200  # characters
+_ID_LENGTH = 36
 
 
 class Audit:
@@ -33,7 +34,9 @@ class Audit:
         return json_answer(shown, headers=query.page_headers(page))
 
     async def get(self, request: Request) -> Response:
-        record = await self._context.store.run(get_record, request.path_params["id"])
+        record_id = request.path_params["id"]
+        is_id = len(record_id) == _ID_LENGTH and record_id.isprintable()
+        record = await self._context.store.run(get_record, record_id) if is_id else None
         if record is None:
             raise missing("audit record")
         return json_answer(_shown(record))

@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llm_proxy.audit import Outcome
+from llm_proxy.audit import Outcome, clean
 from llm_proxy.errors import Conflict, Refusal, StoreError
 from llm_proxy.server.control.audit_trail import AuditTrail, Draft, current_draft, subject_of
 from llm_proxy.server.control.middleware import is_management
@@ -88,7 +88,7 @@ def _outcome_of(exc: Exception) -> tuple[Outcome, str]:
 
 def _draft_of(scope: Scope) -> Draft:
     headers = Headers(scope=scope)
-    path = _without_tokens(scope["path"])
+    path = _without_tokens(clean(scope["path"]) or "")
     subject = subject_of(scope["method"], path)
     action, ids = (_UNKNOWN_ACTION, {}) if subject is None else subject
     return Draft(

@@ -120,10 +120,14 @@ class Query:
     def after(self) -> str | None:
         if (cursor := self._values.get("cursor")) is None:
             return None
+        rule = "must be taken from the Link of the page before"
         try:
-            return base64.urlsafe_b64decode(cursor.encode("ascii")).decode()
+            text = base64.urlsafe_b64decode(cursor.encode("ascii")).decode()
         except (binascii.Error, UnicodeError) as exc:
-            raise invalid("cursor", "must be taken from the Link of the page before") from exc
+            raise invalid("cursor", rule) from exc
+        if "\0" in text:  # which not every database takes
+            raise invalid("cursor", rule)
+        return text
 
     def page_headers(self, page: Page[Any]) -> dict[str, str]:
         headers = {"X-Total-Count": str(page.total)}

@@ -37,7 +37,7 @@ class FleetAuthority:
             probe_every_s=probe_every_s,
             on_loss=self._tell_again,  # the slots need the link, so they are made later
         )
-        self._rates = FleetRates(self._link, timeout_s=timeout_s)
+        self._rates = FleetRates(self._link)
         self._slots = FleetSlots(
             self._link,
             host=uuid4().hex,

@@ -7,9 +7,10 @@ import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llm_proxy.errors import LLMProxyError
+from llm_proxy.errors import ConfigError, LLMProxyError
 from llm_proxy.redis_address import RedisAddress
 from llm_proxy.server.fleet.scripts import PREFIX, Script
 
@@ -55,9 +56,9 @@ class RedisConnections:
         self._redis: Redis | None = None
 
     async def open(self) -> None:
-        """Importing the client and reading certificates take a while: off the loop."""
-        with _translating():
-            self._redis = await asyncio.to_thread(_client, self._address, self._most)
+        """Raises ConfigError. Importing the client and reading certificates take a while: off the
+        loop."""
+        self._redis = await asyncio.to_thread(_client, self._address, self._most)
 
     async def run(
         self, calls: Sequence[ScriptCall], *, timeout_s: float | None = None
@@ -95,7 +96,7 @@ def _client(address: RedisAddress, most: int) -> Redis:
 
     options: dict[str, Any] = {}
     if address.uses_tls:
-        options = {"ssl": True, "ssl_ca_certs": address.ca_file and str(address.ca_file)}
+        options = {"ssl": True, "ssl_ca_certs": _checked_file(address.ca_file)}
     return Redis(
         host=address.host,
         port=address.port,
@@ -110,6 +111,17 @@ def _client(address: RedisAddress, most: int) -> Redis:
         client_name=_CLIENT_NAME,
         **options,
     )
+
+
+def _checked_file(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        ssl.create_default_context(cafile=str(path))
+    except OSError as exc:
+        reason = exc.strerror or "it holds no certificate in PEM form"
+        raise ConfigError(f"REDIS_CA_FILE {path} can't be used: {reason}") from exc
+    return str(path)
 
 
 async def _send(redis: Redis, commands: Sequence[tuple[str, str, ScriptCall]]) -> list[Any]:

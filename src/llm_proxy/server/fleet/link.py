@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final, Protocol
 from uuid import uuid4
 
@@ -22,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 LANES: Final = 4  # each a connection: with one, a slow answer would hold up all that comes after it
 FAILURES: Final = 3  # in a row, then Redis is left alone
-PROBE_EVERY_S: Final = 1.0  # while it is
+PROBE_EVERY_S: Final = 1.0  # while it is, and after a failure
+_IDLE_TICKS: Final = 5  # of these: so often the probe looks at a Redis that seems well
 _MOST_AT_ONCE: Final = 100  # calls in one message: packing them holds up the loop for 2 ms
 _MOST_WAITING: Final = 10_000
 _START_TIMEOUT_S: Final = 5.0  # names may have to be resolved, and no request waits yet
@@ -67,13 +69,13 @@ class RedisLink:
         )
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(_MOST_WAITING)
         self._failures = 0  # in a row
-        self._is_left_alone = asyncio.Event()
+        self._is_left_alone = False
         self._tasks: list[asyncio.Task[None]] = []
         self.counts = LinkCounts()
 
     @property
     def is_up(self) -> bool:
-        return not self._is_left_alone.is_set()
+        return not self._is_left_alone
 
     async def start(self) -> None:
         """Raises ConfigError when Redis refuses these settings. Raises Unreachable when it can't
@@ -87,7 +89,7 @@ class RedisLink:
                     f"Redis at {self._address} refuses these settings ({exc}); "
                     "check REDIS_URL, REDIS_PASSWORD and REDIS_CA_FILE"
                 ) from exc
-            self._is_left_alone.set()
+            self._is_left_alone = True
             raise Unreachable(f"Redis at {self._address} can't be used ({exc})") from exc
         finally:
             self._start_tasks()
@@ -99,7 +101,7 @@ class RedisLink:
 
     async def call(self, script: Script, key: str, *arguments: str | int | float) -> Any:
         """Its answer, after twice the time limit at most. Raises RedisUnavailable."""
-        if self._is_left_alone.is_set() or self._waiting.full():
+        if self._is_left_alone or self._waiting.full():
             self.counts.skipped += 1
             raise RedisUnavailable("not asked", was_sent=False)
         loop = asyncio.get_running_loop()
@@ -112,7 +114,7 @@ class RedisLink:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._is_left_alone.set()
+        self._is_left_alone = True
         _fail(self._take_waiting(), RedisUnavailable("closed"))
         await self._connections.close()
 
@@ -146,7 +148,7 @@ class RedisLink:
             _fail(batch, RedisUnavailable("closed"))
             raise
         else:
-            self._failures = 0
+            self._failures = 0  # though it takes a probe, which writes, to be up again
             for one, answer in zip(batch, answers, strict=True):
                 self._give(one, answer)
 
@@ -164,21 +166,26 @@ class RedisLink:
         self._on_loss()
         if self._failures >= FAILURES and self.is_up:
             logger.error("Redis at %s can't be used (%s): leaving it alone", self._address, error)
-            self._is_left_alone.set()
+            self._is_left_alone = True
 
     async def _watch(self) -> None:
-        """Goes on until it is cancelled."""
-        while True:
-            await self._is_left_alone.wait()
+        """Probes where that says something new. Goes on until it is cancelled."""
+        for tick in count(1):
             await asyncio.sleep(self._probe_every_s)
+            if self.is_up and not self._failures and tick % _IDLE_TICKS:
+                continue
             try:
                 await self._connections.run([_probe()])
             except RedisUnavailable as exc:
-                logger.debug("Redis at %s still can't be used: %s", self._address, exc)
-                continue
+                self._note_failure(exc)
+            else:
+                self._note_success()
+
+    def _note_success(self) -> None:
+        self._failures = 0
+        if not self.is_up:
             logger.info("Redis at %s can be used again", self._address)
-            self._failures = 0
-            self._is_left_alone.clear()
+            self._is_left_alone = False
             self._on_loss()
 
 

@@ -17,7 +17,7 @@ from llm_proxy.server.limit_authority import RatePermits
 
 HELD_S: Final = 0.1  # the longest that a worker may keep a permit
 LEAST_LAG_S: Final = 0.02  # the way of a permit to its worker takes less, most of the time
-MOST_LAG_S: Final = 1.0  # a limit may refuse so much too early
+MOST_LAG_S: Final = 0.35  # so much too early a limit may refuse
 _MOST_GIVEN: Final = 10_000  # on their way back; what is more is lost, not held
 _AT_ONCE: Final = 100
 
@@ -29,12 +29,8 @@ class _Given:
 
 
 class FleetRates:
-    def __init__(
-        self, link: Link, *, timeout_s: float, clock: Callable[[], int] = time.monotonic_ns
-    ) -> None:
-        """`timeout_s` is that of the link."""
+    def __init__(self, link: Link, *, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._link = link
-        self._timeout_s = timeout_s
         self._clock = clock
         self._given: asyncio.Queue[_Given] = asyncio.Queue(_MOST_GIVEN)
         self._offset_us = 0  # of Redis's clock from ours, at the least
@@ -42,14 +38,13 @@ class FleetRates:
     async def take(self, key: str, rate: RateLimit, wanted: int) -> RatePermits:
         """Raises RedisUnavailable."""
         asked_at = self._clock()
-        answer = await self._link.call(TAKE_RATE, f"rate:{key}", *self._terms(rate), wanted)
+        answer = await self._link.call(TAKE_RATE, f"rate:{key}", *_terms(rate), wanted)
         answered_at = self._clock()
         permits, wait_us, now_us = _numbers(answer)
         self._offset_us = now_us - answered_at // 1000
         # Redis reckons that what it issues may be used for the lag, and issued it after it was
         # asked. What took longer on its way is lost.
-        lag_ns = round(self._lag_s(rate) * 1e9)
-        valid_until = min(asked_at + lag_ns, answered_at + round(HELD_S * 1e9))
+        valid_until = min(asked_at + round(lag_s(rate) * 1e9), answered_at + round(HELD_S * 1e9))
         if permits and valid_until <= answered_at:
             return RatePermits(permits=0, wait_s=rate.interval_s)
         return RatePermits(permits=permits, wait_s=wait_us / 1e6, valid_until=valid_until)
@@ -58,7 +53,7 @@ class FleetRates:
         """Permits that were never used; `run` tells Redis."""
         issued_at = self._clock() // 1000 - round(age_s * 1e6) + self._offset_us
         if not self._given.full():
-            self._given.put_nowait(_Given(key, (*self._terms(rate), permits, max(0, issued_at))))
+            self._given.put_nowait(_Given(key, (*_terms(rate), permits, max(0, issued_at))))
 
     async def run(self) -> None:
         """Goes on until it is cancelled."""
@@ -72,16 +67,18 @@ class FleetRates:
         with suppress(RedisUnavailable):
             await self._link.call(GIVE_RATE, f"rate:{given.key}", *given.arguments)
 
-    def _terms(self, rate: RateLimit) -> tuple[str, int, int]:
-        interval_us = rate.window_s * 1_000_000 / rate.requests
-        return repr(interval_us), max(1, rate.burst), round(self._lag_s(rate) * 1e6)
 
-    def _lag_s(self, rate: RateLimit) -> float:
-        """A larger one than the burst takes to come back slows the rate itself: by a twentieth at
-        most, but where even the least lag is more than that."""
-        burst_s = (rate.burst - 1) * rate.interval_s
-        wanted_s = max(LEAST_LAG_S, burst_s, rate.interval_s / 20)
-        return min(self._timeout_s + HELD_S, MOST_LAG_S, wanted_s)
+def lag_s(rate: RateLimit) -> float:
+    """For how long after its issue a permit may be used: the same on all hosts, so it follows from
+    the rate alone. The longer it is, the less of the burst is left once it was used up."""
+    burst_s = (rate.burst - 1) * rate.interval_s
+    return min(MOST_LAG_S, max(LEAST_LAG_S, burst_s / 2, rate.interval_s / 20))
+
+
+def _terms(rate: RateLimit) -> tuple[str, int, int]:
+    """As the scripts take them."""
+    interval_us = rate.window_s * 1_000_000 / rate.requests
+    return repr(interval_us), max(1, rate.burst), round(lag_s(rate) * 1e6)
 
 
 def _numbers(answer: Any) -> tuple[int, int, int]:

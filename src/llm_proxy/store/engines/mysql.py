@@ -35,6 +35,11 @@ _LOCK_WAIT_S: Final = MIGRATION_S / 10
 
 
 class MysqlConnection(Database, peewee.MySQLDatabase):
+    # Of texts whose collation tells cases apart, as all of ours do.
+    operations = peewee.MySQLDatabase.operations | {
+        "ILIKE": "COLLATE utf8mb4_general_ci LIKE"
+    }
+
     def __init__(self, url: DatabaseUrl, *, patience_s: float) -> None:
         super().__init__(url.name, thread_safe=False, autoconnect=False)
         self.shown = str(url)
