@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 
 from fuzz.target import Target, must
-from llm_proxy.client_limits import ClientLimits
 from tests.http1.simulation import MAX_PIECE
 from tests.server.gateway.simulated_gateway import TOKEN, Planned, Received, SimulatedGateway
 
@@ -40,7 +39,7 @@ def run(data: bytes) -> None:
 
 
 def _relay(version: bytes, framing: bytes, body: bytes, *, piece: int) -> tuple[Received, str]:
-    world = SimulatedGateway(breaker_failures=1000, limits=ClientLimits())
+    world = SimulatedGateway(breaker_failures=1000, max_concurrent=0)
     try:
         client = world.connect()
         raw = b"GET /v1/models HTTP/%b\r\nHost: a\r\nX-Request-ID: r\r\n" % version

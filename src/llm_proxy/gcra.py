@@ -97,6 +97,11 @@ class IssuingGcra(Gcra):
         self._issued += free + late
         return free + late
 
+    def burden(self, debt: int, now: int) -> None:
+        """So much was used up elsewhere, in nanoseconds until all is free again."""
+        self.arrival = max(self.arrival, now) + debt
+        self._issued = _UNKNOWN
+
     def wait_for_issue(self, now: int) -> int:
         """Until one more can be issued."""
         return 0 if self._issued < self.burst else max(0, self.wait(now) + self.lag)

@@ -10,6 +10,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import pytest
 
 from tests.end_to_end.conftest import Launch
 from tests.end_to_end.raw_upstream import Peer, connect
@@ -168,16 +169,19 @@ def test_slots_survive_nothing_that_held_them(launch: Launch) -> None:
         eventually(lambda: slots(server) == (0, 0))
 
 
-def test_reloaded_workers_count_what_the_old_ones_still_run(launch: Launch) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_reloaded_workers_count_what_the_old_ones_still_run(launch: Launch, workers: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as upstream:
         host, port = upstream.getsockname()
-        server = launch(upstream=f"{host}:{port}", arguments=WORKERS)
+        server = launch(upstream=f"{host}:{port}", arguments=["--workers", str(workers)])
         server.start()
         held = Held(server, upstream, limited_token(server, max_concurrent=3))
-        assert held.fill() == 3
+        assert [held.begin() for _ in range(4)] == [True, True, True, False]
         before = set(server.worker_pids)
         server.signal(signal.SIGHUP)
-        eventually(lambda: len(server.worker_pids) == 2 and not before & set(server.worker_pids))
+        eventually(
+            lambda: len(server.worker_pids) == workers and not before & set(server.worker_pids)
+        )
         assert not held.begin()
         held.drop()
         eventually(lambda: slots(server) == (0, 0))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llm_proxy.providers import Api, Providers
-from llm_proxy.secrets import new_encryption_key
+from llm_proxy.secrets import Secret, new_encryption_key
 from llm_proxy.server.channel import WorkerConfig
 from llm_proxy.settings import Settings, load_settings
 
@@ -32,7 +32,7 @@ def worker_config(tmp_path: Path) -> WorkerConfig:
         allowed_methods=("POST",),
     )
     return WorkerConfig(
-        database=str(tmp_path / "llm-proxy.db"),
+        database=Secret(str(tmp_path / "llm-proxy.db")),
         encryption_key=new_encryption_key(),
         providers=Providers(default_api="openai", apis={"openai": api}),
         control_socket=str(tmp_path / "control.sock"),

@@ -25,9 +25,11 @@ from llm_proxy.server.channel import (
     Failed,
     FromWorker,
     Invalidate,
+    LimitsState,
     Measured,
     Ready,
     Serve,
+    ShareLimits,
     decode_to_worker,
     encode,
 )
@@ -75,6 +77,8 @@ def _obey(
             case Invalidate(sequence=sequence, changes=changes) if behaviour != "deaf":
                 seen.extend(changes)
                 _say(channel, Acknowledge(sequence))
+            case ShareLimits() if behaviour != "deaf":
+                _say(channel, LimitsState(slots=(("total", 2),)))
             case Collect(sequence=sequence) if behaviour != "deaf":
                 told = Series("requests", ("openai", "200"), sequence)
                 _say(channel, Measured(sequence, Snapshot(counters=(told,))))

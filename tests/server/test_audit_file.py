@@ -74,17 +74,20 @@ def test_file_that_ends_with_something_else_is_set_aside(path: Path, text: bytes
     assert file.head == Head()
     file.append(RECORDS[:1])
     file.close()
-    assert path.with_name("audit.jsonl.1").read_bytes() == text
-    assert file.mended == ["its last line is no record"]
+    assert path.with_name("audit.jsonl.aside1").read_bytes() == text
+    assert file.mended == ["its last line is no record; it is kept as audit.jsonl.aside1"]
 
 
-def test_file_of_another_server_is_set_aside(path: Path) -> None:
-    path.write_bytes(encode_record(make_records(1, chain="two")[0]) + b"\n")
+def test_files_of_another_server_are_set_aside(path: Path) -> None:
+    for name in ("audit.jsonl", "audit.jsonl.1", "audit.jsonl.aside1"):
+        path.with_name(name).write_bytes(encode_record(make_records(1, chain="two")[0]) + b"\n")
     file = opened(path)
     file.append(RECORDS[:1])
     file.close()
     assert len(path.read_bytes().splitlines()) == 1
-    assert "chain two" in file.mended[0]
+    assert "chain two; it is kept as audit.jsonl.aside2" in file.mended[0]
+    assert file.paths == [path]
+    assert path.with_name("audit.jsonl.1.aside2").exists()
 
 
 def test_full_file_is_rotated_and_the_oldest_goes(path: Path) -> None:

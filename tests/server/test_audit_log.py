@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from llm_proxy.audit import AuditEntry, AuditRecord, decode_record, encode_record
+from llm_proxy.audit import AuditEntry, AuditRecord, decode_record, encode_record, head_of
 from llm_proxy.audit_chain import Verdict, verify_files
 from llm_proxy.errors import ConfigError, Refusal, StoreUnavailable
 from llm_proxy.server.audit_file import AuditFile
@@ -231,9 +231,34 @@ async def test_file_that_contradicts_the_database_is_set_aside(bench: Bench) -> 
     forged = make_records(2)
     bench.path.write_bytes(b"".join(encode_record(record) + b"\n" for record in forged))
     await bench.open()
-    kept = bench.path.with_name("audit.jsonl.1").read_bytes()
+    kept = bench.path.with_name("audit.jsonl.aside1").read_bytes()
     assert kept == b"".join(encode_record(record) + b"\n" for record in forged)
     assert "isn't the database's" in (bench.stored[-1].reason or "")
+
+
+async def test_forged_records_are_not_taken_from_the_file(bench: Bench) -> None:
+    log = await bench.open()
+    await log.append(ENTRY)
+    await log.close()
+    first = bench.lines[0]
+    second, third = make_records(2, head=head_of(first))
+    forged = msgspec.structs.replace(second, outcome="denied")
+    lines = (first, forged, third)
+    bench.path.write_bytes(b"".join(encode_record(record) + b"\n" for record in lines))
+    log = await bench.open()
+    assert [record.action for record in bench.stored] == ["token.create", "audit.repair"]
+    assert await faults(log) == []
+
+
+async def test_looking_after_it_brings_in_what_commands_wrote(bench: Bench) -> None:
+    log = await bench.open()
+    append_entries(bench.store, "one", [_by("cli")], at=NOW)
+    looking = asyncio.create_task(log.run())
+    async with asyncio.timeout(5):
+        while not bench.lines:
+            await asyncio.sleep(0.01)
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
 
 
 async def test_without_a_file_the_database_has_everything(bench: Bench) -> None:

@@ -26,7 +26,7 @@ from llm_proxy.server.channel import (
 )
 
 CONFIG = WorkerConfig(
-    database="/tmp/a b.db",
+    database=Secret("/tmp/a b.db"),
     encryption_key=Secret("key"),
     providers=Providers(
         default_api="openai",

@@ -4,8 +4,9 @@ import pytest
 
 from llm_proxy.gcra import SECOND
 from llm_proxy.limits import RateLimit
+from llm_proxy.server.channel import LimitsState
 from llm_proxy.server.host_authority import HostAuthority
-from llm_proxy.server.limit_authority import RatePermits
+from llm_proxy.server.limit_authority import Authority, RatePermits
 
 pytestmark = pytest.mark.anyio
 TEN = RateLimit(10, 60, 10)
@@ -79,3 +80,19 @@ async def test_slots_of_a_worker_that_ended_are_free() -> None:
     await host.give_slots("token:a", 2, "two")
     assert host.slots == 0
     await host.close()
+
+
+async def test_what_a_worker_counted_by_itself_is_counted_on() -> None:
+    clock = Clock()
+    host = HostAuthority(clock=clock, most_rates=1)
+    state = LimitsState((("token:a", TEN, 30 * SECOND), ("b", TEN, 1)), (("total", 2),))
+    host.adopt(state, "one")
+    assert host.slots == 2
+    assert (await host.take_rate("token:a", TEN, 10)).permits == 4  # half a minute but the lag
+    await host.forget("one")
+    assert host.slots == 0
+
+
+async def test_a_fleet_adopts_nothing() -> None:
+    """Its hosts never count by themselves."""
+    assert not hasattr(Authority, "adopt")

@@ -57,15 +57,16 @@ class Spenders:
         assert process.stdout is not None
         try:
             if until is not None:
-                self.sent += len(await process.stdout.readexactly(until))
+                sent = len(await process.stdout.readexactly(until))
                 self.killed += 1
                 process.kill()
-            self.sent += len(await process.stdout.read())
+                self.sent += sent
+            rest = await process.stdout.read()
+            self.sent += len(rest)
+        except BaseException:
+            process.kill()
+            raise
         finally:
-            if process.returncode is None and until is None:
-                await process.wait()
-            elif process.returncode is None:
-                process.kill()
             await process.wait()
 
 

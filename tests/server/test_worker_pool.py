@@ -10,6 +10,8 @@ import pytest
 
 from llm_proxy.errors import LLMProxyError
 from llm_proxy.server.channel import Change, WorkerConfig
+from llm_proxy.server.host_authority import HostAuthority
+from llm_proxy.server.limit_authority import Authority
 from llm_proxy.server.sockets import bind_public
 from llm_proxy.server.worker_pool import WorkerPool
 from llm_proxy.settings import Address
@@ -33,7 +35,12 @@ class Harness:
         self.pools: list[WorkerPool] = []
 
     async def pool(
-        self, behaviour: str, *, slots: int = 1, acknowledge_timeout_s: float | None = None
+        self,
+        behaviour: str,
+        *,
+        slots: int = 1,
+        acknowledge_timeout_s: float | None = None,
+        authority: Authority | None = None,
     ) -> WorkerPool:
         if acknowledge_timeout_s is None:
             acknowledge_timeout_s = 0.1 if behaviour in ("deaf", "stubborn") else 30
@@ -46,6 +53,7 @@ class Harness:
             ready_timeout_s=30,
             acknowledge_timeout_s=acknowledge_timeout_s,
             drain_grace_s=0.05,
+            authority=authority,
         )
         self.pools.append(pool)
         return pool
@@ -235,3 +243,14 @@ async def test_reopening_logs_signals_ready_workers(harness: Harness) -> None:
     (worker,) = pool.ready
     pool.reopen_logs()  # the scripted worker has no handler, so the signal shows by its death
     assert await worker.wait() == -signal.SIGUSR1
+
+
+async def test_counts_of_limits_are_shared_once(harness: Harness) -> None:
+    authority = HostAuthority()
+    pool = await harness.pool("good", authority=authority)
+    await pool.start()
+    await pool.share_limits()
+    await pool.share_limits()
+    assert authority.slots == 2
+    await pool.kill()
+    assert authority.slots == 0

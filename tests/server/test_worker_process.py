@@ -12,6 +12,7 @@ import pytest
 from llm_proxy.errors import LLMProxyError
 from llm_proxy.measurements import Series, Snapshot
 from llm_proxy.server.channel import Change, Invalidate, WorkerConfig
+from llm_proxy.server.host_authority import HostAuthority
 from llm_proxy.server.tally import Tally
 from llm_proxy.server.worker_process import WorkerProcess
 
@@ -192,3 +193,30 @@ def children() -> set[int]:
     output, _ = listing.communicate(timeout=10)
     rows = [tuple(map(int, line.split())) for line in output.splitlines()]
     return {pid for pid, parent in rows if parent == os.getpid() and pid != listing.pid}
+
+
+@pytest.mark.parametrize(("behaviour", "shared"), [("good", 2), ("deaf", 0)])
+async def test_counts_of_limits_are_taken_over_and_end_with_the_worker(
+    scripted: Callable[[str], list[str]],
+    worker_config: WorkerConfig,
+    behaviour: str,
+    shared: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    authority = HostAuthority()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        worker = await WorkerProcess.launch(
+            scripted(behaviour),
+            listeners=[listener],
+            config=worker_config,
+            ready_timeout_s=30,
+            authority=authority,
+        )
+        await worker.wait_until_ready()
+        await worker.share_limits(2, timeout_s=30 if shared else 0.05)
+        assert authority.slots == shared
+        assert ("keeps its counts of limits to itself" in caplog.text) == (not shared)
+        worker.kill()
+        await worker.wait()
+    assert authority.slots == 0
+    await worker.share_limits(2, timeout_s=30)  # it has ended

@@ -74,10 +74,18 @@ class AuditFile:
         return found
 
     def set_aside(self, why: str) -> None:
-        """It stays as it is under another name, and a new one is begun."""
-        self.mended.append(why)
-        logger.warning("%s: %s; it is kept as %s", self.path, why, self._backup(1))
-        self._rotate()
+        """It stays as it is under another name, as do its backups, and a new one is begun."""
+        number = 1
+        while (aside := self._aside(self.path, number)).exists():
+            number += 1
+        self.mended.append(f"{why}; it is kept as {aside.name}")
+        logger.warning("%s: %s; it is kept as %s", self.path, why, aside.name)
+        self.close()
+        for path in [self._backup(n) for n in range(self._max_backups + 1)]:
+            with contextlib.suppress(FileNotFoundError):
+                path.replace(self._aside(path, number))
+        self.head = Head()
+        self._open()
 
     def close(self) -> None:
         file, self._file = self._file, None
@@ -157,6 +165,10 @@ class AuditFile:
 
     def _backup(self, number: int) -> Path:
         return self.path.with_name(f"{self.path.name}.{number}") if number else self.path
+
+    @staticmethod
+    def _aside(path: Path, number: int) -> Path:
+        return path.with_name(f"{path.name}.aside{number}")
 
     def _is_in_place(self) -> bool:
         assert self._file is not None

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 from llm_proxy.audit import AuditEntry, Head, head_of
-from llm_proxy.audit_chain import Verdict, open_file, verify_open_files
+from llm_proxy.audit_chain import ChainCheck, Verdict, open_file, verify_open_files
 from llm_proxy.errors import ConfigError, LLMProxyError, Refusal, StoreError
 from llm_proxy.server.audit_file import AuditFile
 from llm_proxy.store.audit import (
@@ -94,7 +94,9 @@ class AuditLog:
         head = file.head
         if head.sequence > state.head.sequence:
             records = await self._on_disk(lambda: file.read_after(state.head.sequence))
-            if not state.head.sequence or (records and records[0].previous_hash == state.head.hash):
+            before = state.head if state.head.sequence else None
+            check = ChainCheck(file.path.name, before=before)
+            if records and all(check.take(record, file.path.name) for record in records):
                 await self._store.run(adopt_records, records)
                 what = f"{len(records)} record(s) were only in {file.path.name}"
                 await self._commit([self._own("audit.restore", what)])
@@ -230,8 +232,7 @@ class AuditLog:
         cleaned_at = float("-inf")
         while True:
             now = asyncio.get_running_loop().time()
-            if self.problem is not None:
-                await self.flush()
+            await self.flush()  # also what commands wrote, or a client did not wait for
             if not self._keeps_in_database or now - cleaned_at >= _RETENTION_EVERY_S:
                 cleaned_at = now
                 await self.clean_up()

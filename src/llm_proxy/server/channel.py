@@ -106,6 +106,12 @@ class GrantedLimits(msgspec.Struct, frozen=True, array_like=True):
     is_unavailable: bool
 
 
+class ShareLimits(msgspec.Struct, frozen=True, tag="share_limits"):
+    """From now on other workers count too; the answer is `LimitsState`."""
+
+    sharers: int
+
+
 class LimitsAnswer(msgspec.Struct, frozen=True, tag="limits_answer"):
     sequence: int
     granted: tuple[GrantedLimits, ...]
@@ -156,6 +162,13 @@ class AskLimits(msgspec.Struct, frozen=True, tag="ask_limits"):
     given_slots: tuple[tuple[str, int], ...] = ()
 
 
+class LimitsState(msgspec.Struct, frozen=True, tag="limits_state"):
+    """What a worker had counted by itself."""
+
+    rates: tuple[tuple[str, RateLimit, int], ...] = ()  # nanoseconds until all is free again
+    slots: tuple[tuple[str, int], ...] = ()
+
+
 class RefusalCount(msgspec.Struct, frozen=True, array_like=True):
     """Empty where it isn't known."""
 
@@ -173,8 +186,10 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     others: dict[str, int]  # by code
 
 
-ToWorker = Configure | Serve | Invalidate | StoreState | Drain | Collect | LimitsAnswer
-FromWorker = Ready | Failed | Acknowledge | Measured | Refused | AskLimits
+ToWorker = (
+    Configure | Serve | Invalidate | StoreState | Drain | Collect | LimitsAnswer | ShareLimits
+)
+FromWorker = Ready | Failed | Acknowledge | Measured | Refused | AskLimits | LimitsState
 
 
 def _encode_secret(value: Any) -> Any:

@@ -60,9 +60,9 @@ class Configuration:
     egress: Egress = Egress()
 
     def worker_configs(
-        self, runtime_folder: Path, *, events_socket: Path | None
+        self, runtime_folder: Path, *, events_socket: Path | None, follows: bool = False
     ) -> list[WorkerConfig]:
-        """One for each worker."""
+        """One for each worker; `follows` says whether there are earlier ones that still run."""
         settings = self.settings
         assert settings.encryption_key is not None
         config = WorkerConfig(
@@ -81,7 +81,7 @@ class Configuration:
                 keep_alive_timeout=settings.keep_alive_timeout,
                 write_timeout=settings.client_write_timeout,
             ),
-            limit_sharers=self.limit_sharers(),
+            limit_sharers=self.limit_sharers(follows=follows),
             egress=self.egress,
             store_grace=settings.store_grace,
             tls_cert=None if settings.tls_cert is None else str(settings.tls_cert),
@@ -94,10 +94,10 @@ class Configuration:
         )
         return [config] * settings.workers
 
-    def limit_sharers(self) -> int:
+    def limit_sharers(self, *, follows: bool = False) -> int:
         """How many workers count together; 0: the only one counts by itself."""
-        is_alone = self.settings.workers == 1 and self.providers.limits.scope == "host"
-        return 0 if is_alone else self.settings.workers
+        is_first = self.settings.workers == 1 and not follows
+        return 0 if is_first and self.providers.limits.scope == "host" else self.settings.workers
 
 
 def read_configuration(settings: Settings) -> Configuration:

@@ -64,6 +64,8 @@ class Generations:
             raise
         finally:
             self._starting = None
+        if self.current is not None:
+            await self.current.pool.share_limits()
         fresh.pool.serve()
         previous, self.current = self.current, fresh
         if previous is not None:

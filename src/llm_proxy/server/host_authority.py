@@ -10,6 +10,7 @@ from typing import Final
 from llm_proxy.gcra import SECOND, IssuingGcra
 from llm_proxy.limits import RateLimit
 from llm_proxy.measurements import Series, Snapshot
+from llm_proxy.server.channel import LimitsState
 from llm_proxy.server.limit_authority import RatePermits
 
 MAX_RATES: Final = 1_000_000  # keys whose rate is in use; further ones are refused
@@ -87,6 +88,17 @@ class HostAuthority:
         _subtract(self._slots, key, given)
         if not held:
             del self._held[holder]
+
+    def adopt(self, state: LimitsState, holder: str) -> None:
+        """What a worker counted by itself so far."""
+        now = self._clock()
+        for key, rate, debt in state.rates:
+            gcra = self._gcra(key, rate, now)
+            if gcra is not None:
+                gcra.burden(debt, now)
+        for key, count in state.slots:
+            _subtract(self._slots, key, -count)
+            _subtract(self._held[holder], key, -count)
 
     async def forget(self, holder: str) -> None:
         for key, count in self._held.pop(holder, {}).items():

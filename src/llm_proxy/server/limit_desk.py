@@ -15,10 +15,12 @@ from llm_proxy.server.channel import (
     AskLimits,
     GrantedLimits,
     LimitsAnswer,
+    LimitsState,
     LimitsWanted,
     RateGranted,
     SlotsGranted,
 )
+from llm_proxy.server.host_authority import HostAuthority
 from llm_proxy.server.limit_authority import Authority, LimitsUnavailable, RatePermits
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,10 @@ class LimitDesk:
         if message.wanted:
             self._question = message
         self._has_news.set()
+
+    def adopt(self, state: LimitsState) -> None:
+        if isinstance(self._authority, HostAuthority):  # hosts never count by themselves in a fleet
+            self._authority.adopt(state, self._holder)
 
     async def close(self) -> None:
         """The worker has ended."""

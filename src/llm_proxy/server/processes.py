@@ -249,6 +249,7 @@ class Processes:
         configs = configuration.worker_configs(
             self._foundation.runtime_folder,
             events_socket=None if writer is None else writer.socket,
+            follows=self._generations.current is not None,
         )
         pool = WorkerPool(
             self._worker_command,

@@ -40,8 +40,10 @@ from llm_proxy.server.channel import (
     FromWorker,
     Invalidate,
     LimitsAnswer,
+    LimitsState,
     Ready,
     Serve,
+    ShareLimits,
     StoreState,
     WorkerConfig,
     decode_to_worker,
@@ -163,6 +165,9 @@ class Worker:
     def _authority(self) -> RemoteLimits | None:
         sharers = self._config.limit_sharers
         return RemoteLimits(self._tell, workers=sharers) if sharers else None
+
+    def share_limits(self, message: ShareLimits) -> LimitsState:
+        return self._limiter.share(RemoteLimits(self._tell, workers=message.sharers))
 
     def answer_limits(self, message: LimitsAnswer) -> None:
         if self._limiter.authority is not None:
@@ -290,6 +295,8 @@ async def _obey(
                     writer.write(encode(Acknowledge(message.sequence)))
                 case StoreState() as message:
                     worker.store_state(message)
+                case ShareLimits() as message:
+                    writer.write(encode(worker.share_limits(message)))
                 case LimitsAnswer() as message:
                     worker.answer_limits(message)
                 case Collect(sequence=sequence):

@@ -17,8 +17,8 @@ from llm_proxy.errors import LLMProxyError
 from llm_proxy.server.channel import Change, Invalidate, WorkerConfig
 from llm_proxy.server.drain import IDLE_GRACE_S
 from llm_proxy.server.keeper import KILL_WAIT_S, Keeper
-from llm_proxy.server.settlement import Holder
 from llm_proxy.server.limit_authority import Authority
+from llm_proxy.server.settlement import Holder
 from llm_proxy.server.tally import Tally
 from llm_proxy.server.worker_process import READY_TIMEOUT_S, WorkerProcess
 
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 ACKNOWLEDGE_TIMEOUT_S = 5.0
 _CHANGES_PER_MESSAGE = 200  # keeps a line of the channel well below a reader's usual 64 KiB
+SHARE_TIMEOUT_S = 2.0
 DRAIN_GRACE_S = 8.0  # after its own time limit a worker still hands on counts and records
 CUT_GRACE_S = 3.0  # clients that read get a second to learn of it, then records are handed on
 
@@ -75,6 +76,7 @@ class WorkerPool:
         self._drain_grace_s = drain_grace_s
         self._sequence = 0
         self._is_serving = False
+        self._counts_alone = any(config.limit_sharers == 0 for config in configs)
         self._silent: WeakSet[WorkerProcess] = WeakSet()  # at the last check
 
         def keeper(
@@ -126,6 +128,15 @@ class WorkerPool:
         self._is_serving = True
         for worker in self.ready:
             worker.serve()
+
+    async def share_limits(self) -> None:
+        """Those that count by themselves let the authority count, because there will be others."""
+        if self._counts_alone:
+            self._counts_alone = False
+            shared = [
+                worker.share_limits(2, timeout_s=SHARE_TIMEOUT_S) for worker in self._children()
+            ]
+            await asyncio.gather(*shared)
 
     def _changed(self) -> None:
         if self._is_serving:

@@ -23,10 +23,12 @@ from llm_proxy.server.channel import (
     Failed,
     FromWorker,
     Invalidate,
+    LimitsState,
     Measured,
     Ready,
     Refused,
     Serve,
+    ShareLimits,
     StoreState,
     ToWorker,
     WorkerConfig,
@@ -74,6 +76,7 @@ class WorkerProcess:
         self._on_exit = on_exit
         holder = holder or f"worker-{process.pid}"
         self._limits = authority and LimitDesk(authority, holder=holder, answer=self._send)
+        self._has_shared = asyncio.Event()
         self.snapshot = Snapshot()
         tally.add(self)
         self._listening = asyncio.create_task(self._listen(), name=f"worker {process.pid}")
@@ -163,6 +166,17 @@ class WorkerProcess:
             async with asyncio.timeout(timeout_s):
                 await self._measured.wait()
 
+    async def share_limits(self, sharers: int, *, timeout_s: float) -> None:
+        """When it returns its counts are the authority's too, unless that takes too long."""
+        if self._limits is None or self._listening.done():
+            return
+        self._send(ShareLimits(sharers))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._has_shared.wait()
+        except TimeoutError:
+            logger.error("worker %d keeps its counts of limits to itself", self.pid)
+
     def serve(self) -> None:
         """From now on it accepts connections."""
         if not self._may_serve:
@@ -209,6 +223,7 @@ class WorkerProcess:
         if not self._ready.done():
             self._fail(f"a gateway worker {describe_exit(code)} before it was ready; see the log")
         self._measured.set()
+        self._has_shared.set()
         self._tally.retire(self)
         self._on_exit()
         if self._limits is not None:
@@ -229,6 +244,9 @@ class WorkerProcess:
                     answer.set_result(True)
             case Refused():
                 self._tally.on_refused(message)
+            case LimitsState() if self._limits is not None:
+                self._limits.adopt(message)
+                self._has_shared.set()
             case AskLimits() if self._limits is not None:
                 self._limits.put(message)
             case Measured(sequence=sequence, snapshot=snapshot):

@@ -13,7 +13,7 @@ from llm_proxy.errors import ConfigError, Unreachable
 from llm_proxy.redis_address import RedisAddress
 from llm_proxy.server.fleet.connections import RedisUnavailable
 from llm_proxy.server.fleet.link import FAILURES, LANES, RedisLink
-from llm_proxy.server.fleet.scripts import TAKE_RATE
+from llm_proxy.server.fleet.scripts import PREFIX, TAKE_RATE
 from tests.redis_server import RedisServer, StartRedis
 
 pytestmark = pytest.mark.anyio
@@ -202,6 +202,34 @@ async def test_redis_that_dies_unused_is_missed_all_the_same(redis_server: Redis
         async with asyncio.timeout(10):
             while link.is_up:
                 await asyncio.sleep(0.005)
+
+
+async def test_key_of_another_program_is_in_nobody_elses_way(redis_server: RedisServer) -> None:
+    redis_server.command("LPUSH", PREFIX + "theirs", "x")
+    async with _linked(redis_server, timeout_s=5) as link:
+        for _ in range(FAILURES + 1):
+            results = await asyncio.gather(
+                _take(link, "theirs"), _take(link, "ours"), return_exceptions=True
+            )
+            assert isinstance(results[0], RedisUnavailable)
+            assert results[1] == 1
+        assert link.is_up
+        assert (link.counts.failed, link.counts.answered) == (FAILURES + 1, FAILURES + 1)
+
+
+async def test_call_that_nobody_waits_for_any_more_disturbs_no_other(
+    redis_server: RedisServer,
+) -> None:
+    async with _linked(redis_server, timeout_s=5) as link:
+        redis_server.pause()
+        given_up = [asyncio.create_task(_take(link, f"key-{n}")) for n in range(10)]
+        patient = asyncio.create_task(_take(link, "patient"))
+        await asyncio.sleep(0.01)
+        for call in given_up:
+            call.cancel()
+        await asyncio.gather(*given_up, return_exceptions=True)
+        redis_server.resume()
+        assert await patient == 1
 
 
 async def test_start_without_redis_says_so_and_goes_on(redis_server: RedisServer) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llm_proxy.errors import Refusal
 from llm_proxy.limits import LimitDefaults, Limits, RateLimit
-from llm_proxy.server.channel import AskLimits, LimitsAnswer
+from llm_proxy.server.channel import AskLimits, LimitsAnswer, LimitsState
 from llm_proxy.server.gateway.limiter import Limiter
 from llm_proxy.server.gateway.meters import Slots
 from llm_proxy.server.gateway.remote_limits import RemoteLimits
@@ -371,4 +371,67 @@ async def test_permits_that_come_too_late_go_back() -> None:
     host.clock.advance(0.3)  # less than it is given back late
     await waiting
     await desk.close()
+    await host.close()
+
+
+async def test_what_a_worker_counted_by_itself_is_shared_with_the_next() -> None:
+    """As in a reload of a server with one worker."""
+    host = Host(workers=0)
+    defaults = LimitDefaults(
+        token=Limits(rate=RateLimit(5, 60, 5), max_concurrent=4), client_ip=per_minute(100)
+    )
+    old = Limiter(defaults, clock=host.clock)
+    slots = [old.take(Token(), IP, lambda: None) for _ in range(3)]
+    host.add(1, defaults)  # its desk and messages; the limiter is the next one
+    idle = old.take(Token(token_id="idle"), "192.0.2.2", lambda: None)
+    assert idle is not None
+    old.refund(idle)
+    host.add(2, defaults)
+    authority = host.limiters[0].authority
+    assert authority is not None
+    host.desks[0].adopt(old.share(authority))
+    host.limiters[0] = old
+    assert host.authority.slots == 3
+    host.clock.advance(0.2)
+    assert (await host.refusal(1, Token(token_limits=limited(concurrent=3)))).code == (
+        "concurrency_limited"
+    )
+    await host.admit(1, Token())
+    refused = await host.refusal(0, Token())
+    assert refused.code == "concurrency_limited"
+    for one in slots:
+        assert one is not None
+        old.give_back(one)
+    for _ in range(2):
+        host.tick()
+        old.check(0.0)
+    await host.settle()
+    assert host.authority.slots == 1
+    await host.admit(0, Token())  # the fifth
+    assert (await host.refusal(1, Token())).code == "rate_limited"
+    assert old.running == 1
+    await host.close()
+
+
+async def test_sharing_twice_changes_nothing() -> None:
+    host = Host(token=per_minute(5))
+    authority = host.limiters[0].authority
+    assert authority is not None
+    assert host.limiters[0].share(authority) == LimitsState()
+    await host.close()
+
+
+async def test_refund_of_what_was_taken_before_sharing_frees_the_slot() -> None:
+    host = Host(workers=0)
+    old = Limiter(LimitDefaults(token=at_once(1)), clock=host.clock)
+    slots = old.take(Token(), IP, lambda: None)
+    assert slots is not None
+    host.add(1, LimitDefaults(token=at_once(1)))
+    authority = host.limiters[0].authority
+    assert authority is not None
+    host.desks[0].adopt(old.share(authority))
+    assert host.authority.slots == 1
+    old.refund(slots)
+    await host.settle()
+    assert host.authority.slots == 0
     await host.close()

@@ -69,3 +69,11 @@ def test_a_server_that_is_not_there_is_told(query: str) -> None:
     with pytest.raises(StoreUnavailable, match=r"can't be reached .*; is it running\?") as caught:
         MysqlEngine(url, patience_s=1).connect()
     assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize("query", ["sslrootcert=/no", "sslcert=/no&sslkey=/no"])
+def test_files_of_tls_that_can_not_be_read_are_told(query: str) -> None:
+    url = parse_database(f"mysql://u:sesame@127.0.0.1:1/d?sslmode=verify-full&{query}")
+    assert isinstance(url, DatabaseUrl)
+    with pytest.raises(StoreError, match="TLS .* No such file.*; check the PEM files"):
+        MysqlEngine(url, patience_s=1).connect()

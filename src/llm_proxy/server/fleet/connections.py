@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -83,7 +83,9 @@ class RedisConnections:
         return [_checked(answer) for answer in answers]
 
     async def close(self) -> None:
-        if self._redis is not None:
+        if self._redis is None:
+            return
+        with suppress(RedisUnavailable), _translating():  # of no interest any more
             async with asyncio.timeout(_CLOSE_S):
                 await self._redis.aclose()
 

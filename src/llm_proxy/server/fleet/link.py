@@ -139,7 +139,7 @@ class RedisLink:
 
     async def _ask(self, batch: list[_Waiting]) -> None:
         try:
-            answers = await self._connections.run([one.call for one in batch])
+            answers = await self._run([one.call for one in batch])
         except RedisUnavailable as exc:
             self.counts.failed += len(batch)
             _fail(batch, exc)
@@ -151,6 +151,15 @@ class RedisLink:
             self._failures = 0  # though it takes a probe, which writes, to be up again
             for one, answer in zip(batch, answers, strict=True):
                 self._give(one, answer)
+
+    async def _run(self, calls: list[ScriptCall]) -> list[Any]:
+        try:
+            return await self._connections.run(calls)
+        except RedisUnavailable:
+            raise
+        except Exception as exc:  # whatever it is, the lanes go on
+            logger.exception("Redis can't be asked")
+            raise RedisUnavailable(f"unexpected {type(exc).__name__}") from exc
 
     def _give(self, one: _Waiting, answer: Any) -> None:
         if isinstance(answer, RedisUnavailable):
@@ -175,7 +184,7 @@ class RedisLink:
             if self.is_up and not self._failures and tick % _IDLE_TICKS:
                 continue
             try:
-                await self._connections.run([_probe()])
+                await self._run([_probe()])
             except RedisUnavailable as exc:
                 self._note_failure(exc)
             else:
@@ -197,4 +206,6 @@ def _probe() -> ScriptCall:
 def _fail(calls: list[_Waiting], error: RedisUnavailable) -> None:
     for one in calls:
         if not one.answer.done():  # who asked may have gone
-            one.answer.set_exception(error)
+            # Each its own: what is raised in many places collects all their tracebacks.
+            own = RedisUnavailable(str(error), was_sent=error.was_sent)
+            one.answer.set_exception(own)

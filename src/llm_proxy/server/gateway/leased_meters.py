@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from llm_proxy.gcra import MAX_LAG, SECOND
+from llm_proxy.limits import Limits
 from llm_proxy.server.channel import (
     GrantedLimits,
     LimitsWanted,
@@ -79,7 +80,7 @@ class LeasedMeters:
             if meter.running > meter.peak:
                 meter.peak = meter.running
             marks.append(meter.valid_until)
-        return Slots(meters, marks)
+        return Slots(meters, marks, self)
 
     def _adapt(self, subjects: Sequence[Subject], now: int) -> list[LeasedMeter]:
         """Their meters, made and changed where that is needed."""
@@ -203,8 +204,20 @@ class LeasedMeters:
     def cancel(self, waiter: Callable[[], None]) -> None:
         self._waiting.pop(waiter, None)
 
+    def adopt(self, key: str, limits: Limits, running: int, *, of_addresses: bool) -> LeasedMeter:
+        """What was counted before there was an authority, which is told of it."""
+        meter = LeasedMeter(key, limits, self._authority.workers)
+        meter.running = meter.peak = running
+        meter.held = running if meter.most else 0
+        (self._addresses if of_addresses else self._others).meters[key] = meter
+        self._holding[meter] = None
+        return meter
+
     def give_back(self, slots: Slots[LeasedMeter]) -> None:
-        for meter in slots.meters:
+        self.end(slots.meters)
+
+    def end(self, meters: Sequence[LeasedMeter]) -> None:
+        for meter in meters:
             meter.running -= 1
             if meter.held > meter.running + meter.spare_slots:
                 self._return_slots(meter, meter.running + meter.spare_slots)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from llm_proxy.grants import TokenGrant
 from llm_proxy.limits import LimitDefaults
+from llm_proxy.server.channel import LimitsState
 from llm_proxy.server.gateway.leased_meters import LeasedMeters
-from llm_proxy.server.gateway.meters import Meters, Slots
+from llm_proxy.server.gateway.meters import Counts, Meters, Slots
 from llm_proxy.server.gateway.remote_limits import RemoteLimits
-from llm_proxy.server.gateway.subjects import Subject, Subjects
+from llm_proxy.server.gateway.subjects import Subjects
 
-NO_SLOTS: Final[Slots[Any]] = Slots((), ())
+NO_SLOTS: Final[Slots[Any]] = Slots((), (), Meters(time.monotonic_ns))
 
 
 class LimitedToken(Protocol):
@@ -22,20 +23,8 @@ class LimitedToken(Protocol):
     limits: object | None  # what the limiter keeps of it
 
 
-class Counts(Protocol):
-    refusals: Counter[tuple[str, str]]  # by limit, "rate" or "concurrency"
-
-    def take(self, subjects: Sequence[Subject], waiter: Callable[[], None]) -> Slots[Any] | None:
-        """Of all, or of none: then it raises Refusal, or calls `waiter` later."""
-
-    def cancel(self, waiter: Callable[[], None]) -> None: ...
-    def give_back(self, slots: Slots[Any]) -> None: ...
-    def refund(self, slots: Slots[Any]) -> None: ...
-    def check(self) -> None: ...
-
-
 class Limiter:
-    __slots__ = ("_counts", "_subjects", "authority", "running")
+    __slots__ = ("_clock", "_counts", "_subjects", "authority", "running")
 
     def __init__(
         self,
@@ -45,6 +34,7 @@ class Limiter:
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Without an authority the counts are those of this worker alone."""
+        self._clock = clock
         self._subjects = Subjects(defaults)
         self.authority = authority
         self._counts: Counts = (
@@ -75,6 +65,16 @@ class Limiter:
             self.running += 1
         return slots
 
+    def share(self, authority: RemoteLimits) -> LimitsState:
+        """From now on others count too: what was counted here so far, for the authority."""
+        if not isinstance(self._counts, Meters):
+            return LimitsState()
+        leased = LeasedMeters(authority, self._clock)
+        leased.refusals = self._counts.refusals
+        state = self._counts.hand_over(leased)
+        self.authority, self._counts = authority, leased
+        return state
+
     def cancel(self, waiter: Callable[[], None]) -> None:
         """It isn't called any more."""
         self._counts.cancel(waiter)
@@ -83,13 +83,13 @@ class Limiter:
         """The request has ended."""
         if slots is not NO_SLOTS:
             self.running -= 1
-            self._counts.give_back(slots)
+            slots.counts.give_back(slots)
 
     def refund(self, slots: Slots[Any]) -> None:
         """The request came to nothing: its part of the rates is given back too."""
         if slots is not NO_SLOTS:
             self.running -= 1
-            self._counts.refund(slots)
+            slots.counts.refund(slots)
 
     def check(self, now: float) -> None:
         """On every tick."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from llm_proxy.gcra import Gcra
 from llm_proxy.limits import Limits
+from llm_proxy.server.channel import LimitsState
 from llm_proxy.server.gateway.limit_refusals import concurrency_refusal, rate_refusal
 from llm_proxy.server.gateway.subjects import Subject
 
@@ -17,13 +18,22 @@ _LOOKED_AT: Final = 200  # meters at a tick
 LOOKED_AT_FIRST: Final = 4  # before some are added
 
 
+H = TypeVar("H")
+
+
 class Forgettable(Protocol):
     def is_idle(self, now: int) -> bool:
         """A new one would do the same."""
 
 
+class Heir(Protocol[H]):
+    """Counts that go on where these end."""
+
+    def adopt(self, key: str, limits: Limits, running: int, *, of_addresses: bool) -> H: ...
+    def end(self, meters: Sequence[H]) -> None: ...
+
+
 M = TypeVar("M", bound=Forgettable)
-H = TypeVar("H")
 
 
 class MeterTable(Generic[M]):
@@ -81,11 +91,24 @@ class Meter(Gcra):
 class Slots(Generic[H]):
     """What a request took of its limits."""
 
-    __slots__ = ("marks", "meters")
+    __slots__ = ("counts", "marks", "meters")
 
-    def __init__(self, meters: Sequence[H], marks: Sequence[int]) -> None:
+    def __init__(self, meters: Sequence[H], marks: Sequence[int], counts: Counts) -> None:
         self.meters = meters
         self.marks = marks  # what a refund of each needs
+        self.counts = counts  # that they were taken from
+
+
+class Counts(Protocol):
+    refusals: Counter[tuple[str, str]]  # by limit, "rate" or "concurrency"
+
+    def take(self, subjects: Sequence[Subject], waiter: Callable[[], None]) -> Slots[Any] | None:
+        """Of all, or of none: then it raises Refusal, or calls `waiter` later."""
+
+    def cancel(self, waiter: Callable[[], None]) -> None: ...
+    def give_back(self, slots: Slots[Any]) -> None: ...
+    def refund(self, slots: Slots[Any]) -> None: ...
+    def check(self) -> None: ...
 
 
 class Meters:
@@ -93,7 +116,8 @@ class Meters:
         self._clock = clock
         self._addresses: MeterTable[Meter] = MeterTable(most)
         self._others: MeterTable[Meter] = MeterTable(most)
-        self.refusals: Counter[tuple[str, str]] = Counter()  # by limit, "rate" or "concurrency"
+        self._end_elsewhere: Callable[[Sequence[Meter]], None] | None = None
+        self.refusals: Counter[tuple[str, str]] = Counter()
 
     def take(self, subjects: Sequence[Subject], waiter: object) -> Slots[Meter]:
         """Of all, or of none: then it raises Refusal. Nobody has to wait."""
@@ -113,7 +137,7 @@ class Meters:
         for meter in meters:
             meter.running += 1
             marks.append(meter.charge(now))
-        return Slots(meters, marks)
+        return Slots(meters, marks, self)
 
     def _adapt(self, subjects: Sequence[Subject], now: int) -> list[Meter]:
         """Their meters, made and changed where that is needed."""
@@ -146,8 +170,35 @@ class Meters:
     def give_back(self, slots: Slots[Meter]) -> None:
         for meter in slots.meters:
             meter.running -= 1
+        if self._end_elsewhere is not None:
+            self._end_elsewhere(slots.meters)
+
+    def hand_over(self, leased: Heir[H]) -> LimitsState:
+        """All that isn't idle; what runs is given back to `leased` when it ends."""
+        now = self._clock()
+        rates, slots = [], []
+        successors: dict[Meter, H] = {}
+        for table, of_addresses in ((self._addresses, True), (self._others, False)):
+            for key, meter in table.meters.items():
+                if meter.is_idle(now):
+                    continue
+                limits, running = meter.limits, meter.running
+                successors[meter] = leased.adopt(key, limits, running, of_addresses=of_addresses)
+                if limits.rate is not None and meter.arrival > now:
+                    rates.append((key, limits.rate, meter.arrival - now))
+                if limits.max_concurrent and running:
+                    slots.append((key, running))
+
+        def end(meters: Sequence[Meter]) -> None:
+            leased.end([successors[meter] for meter in meters])
+
+        self._end_elsewhere = end
+        return LimitsState(tuple(rates), tuple(slots))
 
     def refund(self, slots: Slots[Meter]) -> None:
+        if self._end_elsewhere is not None:
+            self.give_back(slots)
+            return
         now = self._clock()
         for meter, mark in zip(slots.meters, slots.marks, strict=True):
             meter.running -= 1

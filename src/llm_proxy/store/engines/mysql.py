@@ -36,9 +36,7 @@ _LOCK_WAIT_S: Final = MIGRATION_S / 10
 
 class MysqlConnection(Database, peewee.MySQLDatabase):
     # Of texts whose collation tells cases apart, as all of ours do.
-    operations = peewee.MySQLDatabase.operations | {
-        "ILIKE": "COLLATE utf8mb4_general_ci LIKE"
-    }
+    operations = peewee.MySQLDatabase.operations | {"ILIKE": "COLLATE utf8mb4_general_ci LIKE"}
 
     def __init__(self, url: DatabaseUrl, *, patience_s: float) -> None:
         super().__init__(url.name, thread_safe=False, autoconnect=False)
@@ -209,12 +207,18 @@ def _tls(url: DatabaseUrl) -> dict[str, Any]:
         return {"ssl_disabled": True}
     if url.sslmode == "prefer":
         return {}
-    context = ssl.create_default_context(cafile=url.sslrootcert)
+    try:
+        context = ssl.create_default_context(cafile=url.sslrootcert)
+        if url.sslcert is not None:
+            context.load_cert_chain(url.sslcert, url.sslkey)
+    except OSError as exc:  # ssl.SSLError is one, too
+        raise StoreError(
+            f"TLS to the database {url} can't be set up: {exc.strerror or exc}; "
+            "check the PEM files of sslrootcert, sslcert and sslkey"
+        ) from exc
     context.check_hostname = url.sslmode == "verify-full"
     if url.sslmode == "require":
         context.verify_mode = ssl.CERT_NONE
-    if url.sslcert is not None:
-        context.load_cert_chain(url.sslcert, url.sslkey)
     return {"ssl": context}
 
 
