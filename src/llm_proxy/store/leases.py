@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import peewee
 
@@ -20,7 +20,8 @@ from llm_proxy.store.models import LeaseRow, TokenRow
 from llm_proxy.store.opening import Database
 from llm_proxy.store.timestamps import to_stored
 
-_AT_ONCE: Final = 200  # leases in a statement
+_Id = TypeVar("_Id", int, str)
+_AT_ONCE: Final = 50  # rows in a statement
 _SHARE: Final = 4  # of what remains, a lease gets one part, so that all workers find some
 
 _TOKEN = "SELECT max_requests, request_count, reserved FROM tokens WHERE id = ?"
@@ -29,17 +30,21 @@ SELECT COUNT(*) FROM leases WHERE token_id = ? AND id <> ? AND granted IS NULL
 """
 _OPEN = "SELECT id, token_id, granted, settled FROM leases WHERE "
 _TAKEN_UNTIL = "host = ? AND holder = ? AND taken_at <= ?"
-_COUNT = """
-UPDATE tokens SET request_count = request_count + ?,
-                  reserved = CASE WHEN reserved > ? THEN reserved - ? ELSE 0 END
-WHERE id = ?
-"""
 _REFUND = """
 UPDATE tokens SET request_count = CASE WHEN request_count > ? THEN request_count - ? ELSE 0 END
 WHERE id = ?
 """
-_USED = "UPDATE tokens SET last_used_at = ? WHERE id = ? AND COALESCE(last_used_at, '') < ?"
-_SETTLED = "UPDATE leases SET settled = ? WHERE id = ?"
+# Of many rows at once: a database on another machine takes as long for each statement as for one.
+_ENTER = """
+UPDATE tokens SET
+    request_count = request_count + {counted},
+    reserved = CASE WHEN reserved > {released} THEN reserved - {released} ELSE 0 END,
+    last_used_at = CASE WHEN COALESCE(last_used_at, '') < {used_at} THEN {used_at}
+                   ELSE last_used_at END
+WHERE id IN ({ids})
+"""
+_SETTLED = "UPDATE leases SET settled = {used} WHERE id IN ({ids})"
+_DELETED = "DELETE FROM leases WHERE id IN ({ids})"
 _GRANTED = "UPDATE leases SET granted = ? WHERE id = ?"
 
 
@@ -60,6 +65,15 @@ class _Account:
     counted: int = 0  # more requests than the store knew of
     released: int = 0  # permits that are reserved no more
     last_used_at: float = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self.counted or self.released or self.last_used_at)
+
+    @property
+    def stored_use(self) -> str:
+        if not self.last_used_at:
+            return ""
+        return to_stored(datetime.fromtimestamp(self.last_used_at, UTC))
 
 
 def take_lease(
@@ -209,10 +223,8 @@ def _reserve(database: Database, token_id: str, number: int) -> bool:
 
 
 def _open(database: Database, lease_ids: Sequence[int]) -> Iterator[OpenLease]:
-    for start in range(0, len(lease_ids), _AT_ONCE):
-        part = lease_ids[start : start + _AT_ONCE]
-        marks = ", ".join("?" * len(part))
-        for row in database.sql(f"{_OPEN}id IN ({marks})", part):
+    for part in _parts(lease_ids):
+        for row in database.sql(f"{_OPEN}id IN ({_marks(part)})", part):
             yield OpenLease(*row)
 
 
@@ -220,6 +232,7 @@ def _settle(database: Database, uses: Sequence[LeaseUse]) -> set[int]:
     """The leases that there are, by id."""
     by_id = {use.lease_id: use for use in uses}
     accounts: dict[str, _Account] = {}
+    risen: dict[int, int] = {}
     leases = list(_open(database, list(by_id)))
     for lease in leases:
         use = by_id[lease.id]
@@ -228,7 +241,8 @@ def _settle(database: Database, uses: Sequence[LeaseUse]) -> set[int]:
         if use.used > lease.settled:
             account.counted += use.used - lease.settled
             account.released += lease.unspent(lease.settled) - lease.unspent(use.used)
-            database.sql(_SETTLED, (use.used, lease.id))
+            risen[lease.id] = use.used
+    _settle_rows(database, risen)
     _enter(database, accounts)
     return {lease.id for lease in leases}
 
@@ -242,16 +256,41 @@ def _end(database: Database, leases: Iterable[OpenLease], uses: Mapping[int, Lea
         account.counted += use.used - lease.settled
         account.released += lease.unspent(lease.settled)
         account.last_used_at = max(account.last_used_at, use.last_used_at)
-        database.sql("DELETE FROM leases WHERE id = ?", (lease.id,))
+    for part in _parts([lease.id for lease in ended]):
+        database.sql(_DELETED.format(ids=_marks(part)), part)
     _enter(database, accounts)
     return len(ended)
 
 
+def _settle_rows(database: Database, used: Mapping[int, int]) -> None:
+    for ids in _parts(list(used)):
+        values = [word for lease_id in ids for word in (lease_id, used[lease_id])]
+        statement = _SETTLED.format(used=_chosen(ids, "settled"), ids=_marks(ids))
+        database.sql(statement, [*values, *ids])
+
+
 def _enter(database: Database, accounts: Mapping[str, _Account]) -> None:
-    for token_id, account in accounts.items():
-        released = account.released
-        if account.counted or released:
-            database.sql(_COUNT, (account.counted, released, released, token_id))
-        if account.last_used_at:
-            at = to_stored(datetime.fromtimestamp(account.last_used_at, UTC))
-            database.sql(_USED, (at, token_id, at))
+    for ids in _parts([token_id for token_id, account in accounts.items() if account]):
+        counted = [word for each in ids for word in (each, accounts[each].counted)]
+        released = [word for each in ids for word in (each, accounts[each].released)]
+        used_at = [word for each in ids for word in (each, accounts[each].stored_use)]
+        statement = _ENTER.format(
+            counted=_chosen(ids, "0"),
+            released=_chosen(ids, "0"),
+            used_at=_chosen(ids, "''"),
+            ids=_marks(ids),
+        )
+        database.sql(statement, [*counted, *released, *released, *used_at, *used_at, *ids])
+
+
+def _parts(ids: Sequence[_Id]) -> Iterator[Sequence[_Id]]:
+    return (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE))
+
+
+def _marks(ids: Sequence[object]) -> str:
+    return ", ".join("?" * len(ids))
+
+
+def _chosen(ids: Sequence[object], otherwise: str) -> str:
+    """The value that belongs to a row's id; parameters are ids and values in turn."""
+    return f"CASE id {'WHEN ? THEN ? ' * len(ids)}ELSE {otherwise} END"

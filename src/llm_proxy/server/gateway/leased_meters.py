@@ -25,9 +25,16 @@ from llm_proxy.server.gateway.limit_refusals import (
     rate_refusal,
     unavailable_refusal,
 )
-from llm_proxy.server.gateway.meters import LOOKED_AT_FIRST, MAX_METERS, MeterTable, Slots
+from llm_proxy.server.gateway.meters import (
+    LOOKED_AT,
+    LOOKED_AT_FIRST,
+    MAX_METERS,
+    MeterTable,
+    Slots,
+    epochs,
+)
 from llm_proxy.server.gateway.remote_limits import PATIENCE, RemoteLimits
-from llm_proxy.server.gateway.subjects import Subject
+from llm_proxy.server.gateway.subjects import Claim, Subject
 
 _BELIEVED: Final = SECOND  # how long a refusal is repeated without asking, at most
 _FULL_FOR: Final = SECOND // 50  # … of slots that may be held unused elsewhere
@@ -43,6 +50,7 @@ class LeasedMeters:
         self._clock = clock
         self._addresses: MeterTable[LeasedMeter] = MeterTable(most)
         self._others: MeterTable[LeasedMeter] = MeterTable(most)
+        self._epoch = next(epochs)
         self._waiting: dict[Callable[[], None], int] = {}  # and since when, the longest first
         self._asked: dict[str, LeasedMeter] = {}  # by key; of the question under way
         self._coming: Counter[tuple[str, str]] = Counter()  # what it is to bring beyond the need
@@ -50,18 +58,9 @@ class LeasedMeters:
         self._holding: dict[LeasedMeter, None] = {}  # permits or slots
         self.refusals: Counter[tuple[str, str]] = Counter()
 
-    def take(
-        self, subjects: Sequence[Subject], waiter: Callable[[], None]
-    ) -> Slots[LeasedMeter] | None:
+    def take(self, claim: Claim, waiter: Callable[[], None]) -> Slots[LeasedMeter] | None:
         now = self._clock()
-        meters = []
-        for subject in subjects:
-            table = self._addresses if subject.limit == "client_ip" else self._others
-            meter = table.meters.get(subject.key)
-            if meter is None or meter.limits is not subject.limits:
-                meters = self._adapt(subjects, now)
-                break
-            meters.append(meter)
+        meters = claim.meters if claim.epoch == self._epoch else self._adapt(claim, now)
         lacks = False
         for meter in meters:
             if meter.rate is not None and (meter.stock <= 0 or now > meter.valid_until):
@@ -69,7 +68,7 @@ class LeasedMeters:
             if meter.most and meter.running >= meter.held:
                 lacks = True
         if lacks:
-            self._refuse_or_ask(subjects, meters, waiter, now)
+            self._refuse_or_ask(claim.subjects, meters, waiter, now)
             return None
         if self._waiting:
             self._waiting.pop(waiter, None)
@@ -82,13 +81,12 @@ class LeasedMeters:
             marks.append(meter.valid_until)
         return Slots(meters, marks, self)
 
-    def _adapt(self, subjects: Sequence[Subject], now: int) -> list[LeasedMeter]:
-        """Their meters, made and changed where that is needed."""
-        for table in (self._addresses, self._others):
-            table.sweep(now, LOOKED_AT_FIRST)
+    def _adapt(self, claim: Claim, now: int) -> list[LeasedMeter]:
+        """Its meters, made and changed where that is needed."""
+        self._sweep(now, LOOKED_AT_FIRST)
         meters = []
         workers = self._authority.workers
-        for subject in subjects:
+        for subject in claim.subjects:
             table = self._addresses if subject.limit == "client_ip" else self._others
             key = table.key_for(subject.key)
             meter = table.meters.get(key)
@@ -97,9 +95,13 @@ class LeasedMeters:
             if meter.limits != subject.limits:
                 self._return_permits(meter, now)
                 meter.change(subject.limits, workers)
-            meter.limits = subject.limits
             meters.append(meter)
+        claim.meters, claim.epoch = meters, self._epoch
         return meters
+
+    def _sweep(self, now: int, most: int = LOOKED_AT) -> None:
+        if self._addresses.sweep(now, most) + self._others.sweep(now, most):
+            self._epoch = next(epochs)  # claims may know meters that are no more
 
     def _refuse_or_ask(
         self,
@@ -258,5 +260,4 @@ class LeasedMeters:
             meter.peak = meter.running
             if not (meter.held or meter.stock):
                 del self._holding[meter]
-        self._addresses.sweep(now)
-        self._others.sweep(now)
+        self._sweep(now)

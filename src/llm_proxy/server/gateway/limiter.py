@@ -13,7 +13,7 @@ from llm_proxy.server.channel import LimitsState
 from llm_proxy.server.gateway.leased_meters import LeasedMeters
 from llm_proxy.server.gateway.meters import Counts, Meters, Slots
 from llm_proxy.server.gateway.remote_limits import RemoteLimits
-from llm_proxy.server.gateway.subjects import Subjects
+from llm_proxy.server.gateway.subjects import Claim, Subjects
 
 NO_SLOTS: Final[Slots[Any]] = Slots((), (), Meters(time.monotonic_ns))
 
@@ -24,7 +24,7 @@ class LimitedToken(Protocol):
 
 
 class Limiter:
-    __slots__ = ("_clock", "_counts", "_subjects", "authority", "running")
+    __slots__ = ("_by_address", "_clock", "_counts", "_subjects", "authority", "running")
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Limiter:
         """Without an authority the counts are those of this worker alone."""
         self._clock = clock
         self._subjects = Subjects(defaults)
+        self._by_address = self._subjects.by_address
         self.authority = authority
         self._counts: Counts = (
             Meters(clock) if authority is None else LeasedMeters(authority, clock)
@@ -53,14 +54,15 @@ class Limiter:
 
         Raises Refusal. None: `waiter` is called within 2 s or so, and tries again at once.
         """
-        subjects = token.limits
-        if not isinstance(subjects, tuple):
-            subjects = token.limits = self._subjects.of_grant(token.grant)
-        if self._subjects.by_address:
-            subjects = (*subjects, self._subjects.of_address(client_ip))
-        elif not subjects:
+        claim = token.limits
+        if not isinstance(claim, Claim):
+            claim = token.limits = Claim(self._subjects.of_grant(token.grant))
+        if self._by_address:
+            if claim.address != client_ip:
+                claim.move(client_ip, self._subjects.of_address(client_ip))
+        elif not claim.own:
             return NO_SLOTS
-        slots = self._counts.take(subjects, waiter)
+        slots = self._counts.take(claim, waiter)
         if slots is not None:
             self.running += 1
         return slots

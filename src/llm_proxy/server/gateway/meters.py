@@ -5,17 +5,19 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from llm_proxy.gcra import Gcra
 from llm_proxy.limits import Limits
 from llm_proxy.server.channel import LimitsState
 from llm_proxy.server.gateway.limit_refusals import concurrency_refusal, rate_refusal
-from llm_proxy.server.gateway.subjects import Subject
+from llm_proxy.server.gateway.subjects import Claim, Subject
 
 MAX_METERS: Final = 100_000  # of addresses, and as many of tokens, projects and all requests
-_LOOKED_AT: Final = 200  # meters at a tick
+LOOKED_AT: Final = 200  # meters at a tick
 LOOKED_AT_FIRST: Final = 4  # before some are added
+epochs: Final = count(1)  # no two counts ever have the same
 
 
 H = TypeVar("H")
@@ -55,15 +57,17 @@ class MeterTable(Generic[M]):
             return key
         return key.partition(":")[0] + ":*"
 
-    def sweep(self, now: int, count: int = _LOOKED_AT) -> None:
-        """Looks at the meters that weren't looked at for longest. One that was just added is idle
-        until it is charged."""
+    def sweep(self, now: int, most: int = LOOKED_AT) -> int:
+        """Looks at the meters that weren't looked at for longest; how many were forgotten. One that
+        was just added is idle until it is charged."""
         meters = self.meters
-        for _ in range(min(count, len(meters))):
+        before = len(meters)
+        for _ in range(min(most, len(meters))):
             key = next(iter(meters))
             meter = meters.pop(key)
             if not meter.is_idle(now):
                 meters[key] = meter
+        return before - len(meters)
 
 
 class Meter(Gcra):
@@ -102,7 +106,7 @@ class Slots(Generic[H]):
 class Counts(Protocol):
     refusals: Counter[tuple[str, str]]  # by limit, "rate" or "concurrency"
 
-    def take(self, subjects: Sequence[Subject], waiter: Callable[[], None]) -> Slots[Any] | None:
+    def take(self, claim: Claim, waiter: Callable[[], None]) -> Slots[Any] | None:
         """Of all, or of none: then it raises Refusal, or calls `waiter` later."""
 
     def cancel(self, waiter: Callable[[], None]) -> None: ...
@@ -116,35 +120,28 @@ class Meters:
         self._clock = clock
         self._addresses: MeterTable[Meter] = MeterTable(most)
         self._others: MeterTable[Meter] = MeterTable(most)
+        self._epoch = next(epochs)
         self._end_elsewhere: Callable[[Sequence[Meter]], None] | None = None
         self.refusals: Counter[tuple[str, str]] = Counter()
 
-    def take(self, subjects: Sequence[Subject], waiter: object) -> Slots[Meter]:
+    def take(self, claim: Claim, waiter: object) -> Slots[Meter]:
         """Of all, or of none: then it raises Refusal. Nobody has to wait."""
         now = self._clock()
-        meters = []
-        for subject in subjects:
-            table = self._addresses if subject.limit == "client_ip" else self._others
-            meter = table.meters.get(subject.key)
-            if meter is None or meter.limits is not subject.limits:
-                meters = self._adapt(subjects, now)
-                break
-            meters.append(meter)
+        meters = claim.meters if claim.epoch == self._epoch else self._adapt(claim, now)
         for meter in meters:
             if meter.running >= meter.most or meter.arrival - now > meter.tolerance:
-                self._refuse(subjects, meters, now)
+                self._refuse(claim.subjects, meters, now)
         marks = []
         for meter in meters:
             meter.running += 1
             marks.append(meter.charge(now))
         return Slots(meters, marks, self)
 
-    def _adapt(self, subjects: Sequence[Subject], now: int) -> list[Meter]:
-        """Their meters, made and changed where that is needed."""
-        for table in (self._addresses, self._others):
-            table.sweep(now, LOOKED_AT_FIRST)
+    def _adapt(self, claim: Claim, now: int) -> list[Meter]:
+        """Its meters, made and changed where that is needed."""
+        self._sweep(now, LOOKED_AT_FIRST)
         meters = []
-        for subject in subjects:
+        for subject in claim.subjects:
             table = self._addresses if subject.limit == "client_ip" else self._others
             key = table.key_for(subject.key)
             meter = table.meters.get(key)
@@ -153,7 +150,12 @@ class Meters:
             if meter.limits is not subject.limits:
                 meter.change(subject.limits, now)
             meters.append(meter)
+        claim.meters, claim.epoch = meters, self._epoch
         return meters
+
+    def _sweep(self, now: int, most: int = LOOKED_AT) -> None:
+        if self._addresses.sweep(now, most) + self._others.sweep(now, most):
+            self._epoch = next(epochs)  # claims may know meters that are no more
 
     def _refuse(self, subjects: Sequence[Subject], meters: Sequence[Meter], now: int) -> None:
         """Names the limit that lasts longest: what passes sooner would mislead."""
@@ -207,6 +209,4 @@ class Meters:
     def cancel(self, waiter: object) -> None: ...
 
     def check(self) -> None:
-        now = self._clock()
-        self._addresses.sweep(now)
-        self._others.sweep(now)
+        self._sweep(self._clock())

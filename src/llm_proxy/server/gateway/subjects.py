@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -22,8 +22,25 @@ class Subject(msgspec.Struct, frozen=True):
     limits: Limits
 
 
+class Claim:
+    """Under whom the requests of one token are counted, and by which meters."""
+
+    __slots__ = ("address", "epoch", "meters", "own", "subjects")
+
+    def __init__(self, own: tuple[Subject, ...]) -> None:
+        self.own = self.subjects = own  # whatever address they come from; this one included
+        self.address = ""
+        self.meters: list[Any] = []  # of `subjects`, found in this epoch of their table
+        self.epoch = 0
+
+    def move(self, address: str, subject: Subject) -> None:
+        self.address = address
+        self.subjects = (*self.own, subject)
+        self.epoch = 0
+
+
 class Subjects:
-    __slots__ = ("_addresses", "_defaults", "_limits", "_total", "by_address", "has_any")
+    __slots__ = ("_addresses", "_defaults", "_limits", "_total", "by_address")
 
     def __init__(self, defaults: LimitDefaults) -> None:
         self._defaults = defaults
@@ -31,7 +48,6 @@ class Subjects:
         self._addresses: dict[str, Subject] = {}
         self._limits: dict[Limits, Limits] = {}  # so that equal ones are the same
         self.by_address = bool(defaults.client_ip)
-        self.has_any = self.by_address or bool(defaults.total)  # whatever token it is
 
     def of_grant(self, grant: TokenGrant) -> tuple[Subject, ...]:
         """Those of every request with this token, the widest first."""
