@@ -291,7 +291,7 @@ SETTINGS: tuple[Setting, ...] = (
         default="60s",
         parse=parse_positive_duration,
         write=format_duration,
-        doc="How long tokens that a worker knows go on working while the database can't be reached.",
+        doc="How long tokens that a worker knows go on working while the database is away.",
     ),
     Setting(
         field="max_concurrent_requests",

@@ -89,7 +89,6 @@ def test_env_file_is_checked_too(capsys: pytest.CaptureFixture[str], tmp_path: P
 @pytest.mark.parametrize(
     ("environment", "sentence"),
     [
-        ({"MAX_CONCURRENT_REQUESTS": "1", "LLM_PROXY_WORKERS": "2"}, "MAX_CONCURRENT_REQUESTS"),
         ({"TLS_CERT": "cert.pem"}, "TLS_KEY is missing"),
         ({"TLS_CERT": "no.pem", "TLS_KEY": "no.pem"}, "no.pem can't be read"),
         ({"METRICS_PATH": "/openai/metrics"}, "lies under the paths of the api 'openai'"),

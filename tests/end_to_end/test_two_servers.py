@@ -102,6 +102,25 @@ async def test_cap_holds_over_both_servers_and_the_death_of_one(
         assert 1000 - 10 <= upstream.counts[made.id] <= 1000
 
 
+def test_text_that_postgresql_refuses_is_no_failure(servers: list[ServerProcess]) -> None:
+    headers = {"Authorization": "Bearer the-management-token-of-both"}
+    url = f"{servers[0].url}/manage"
+    paths = {"tokens/%00": 404, "projects/%00": 404, "tokens?project_id=%00": 400}
+    for path, status in paths.items():
+        answer = httpx.get(f"{url}/{path}", headers=headers, trust_env=False)
+        assert answer.status_code == status, answer.text
+    fields = {"name": "a\0b", "api_key": "sk-upstream"}
+    answer = httpx.post(f"{url}/projects", headers=headers, json=fields, trust_env=False)
+    assert answer.status_code == 400
+    fields = {"name": "p", "api_key": "sk-upstream", "metadata": {"a\0": "\0"}, "description": "\0"}
+    answer = httpx.post(f"{url}/projects", headers=headers, json=fields, trust_env=False)
+    assert answer.status_code == 400
+    answer = httpx.post(
+        f"{url}/projects", headers=headers, json=fields | {"description": ""}, trust_env=False
+    )
+    assert answer.status_code == 201
+
+
 def test_revocation_on_one_is_obeyed_by_the_other_within_a_second(
     servers: list[ServerProcess],
 ) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from llm_proxy.errors import LLMProxyError
 from llm_proxy.server.channel import Change, WorkerConfig
 from llm_proxy.server.host_authority import HostAuthority
 from llm_proxy.server.limit_authority import Authority
+from llm_proxy.server.settlement import Holder
 from llm_proxy.server.sockets import bind_public
 from llm_proxy.server.worker_pool import WorkerPool
 from llm_proxy.settings import Address
@@ -254,3 +256,46 @@ async def test_counts_of_limits_are_shared_once(harness: Harness) -> None:
     assert authority.slots == 2
     await pool.kill()
     assert authority.slots == 0
+
+
+class Book:
+    """Who began and who ended, in order."""
+
+    def __init__(self) -> None:
+        self.entries: list[str] = []
+
+    def begin(self) -> Holder:
+        name = f"w-{len(self.entries)}"
+        self.entries.append(f"{name} begins")
+        return Holder(host="h", id=name, ledger=Path("/ledgers", name))
+
+    def ended(self, holder: Holder) -> None:
+        self.entries.append(f"{holder.id} ended")
+
+
+async def test_every_process_has_a_name_of_its_own_and_its_end_is_told(
+    scripted: Callable[[str], list[str]], worker_config: WorkerConfig
+) -> None:
+    book = Book()
+    (listener,) = await bind_public(Address("127.0.0.1", 0), slots=1)
+    with listener:
+        pool = WorkerPool(scripted("good"), [worker_config], [[listener]], holders=book)
+        await pool.start()
+        (first,) = pool.ready
+        os.kill(first.pid, signal.SIGKILL)
+        async with asyncio.timeout(30):
+            while not pool.ready or pool.ready == [first]:
+                await asyncio.sleep(0.01)
+        assert book.entries == ["w-0 begins", "w-0 ended", "w-2 begins"]
+        await pool.kill()
+    assert book.entries[3:] == ["w-2 ended"]
+
+
+async def test_a_worker_that_can_not_be_started_has_ended(worker_config: WorkerConfig) -> None:
+    book = Book()
+    (listener,) = await bind_public(Address("127.0.0.1", 0), slots=1)
+    with listener:
+        pool = WorkerPool(["/no/such/program"], [worker_config], [[listener]], holders=book)
+        with pytest.raises(FileNotFoundError):
+            await pool.start()
+    assert book.entries == ["w-0 begins", "w-0 ended"]

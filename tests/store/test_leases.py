@@ -12,6 +12,7 @@ from llm_proxy.store.leases import (
     give_back_leases,
     give_back_unknown,
     holders_of,
+    refund_requests,
     settle_holder,
     settle_leases,
     take_lease,
@@ -258,3 +259,17 @@ def test_leases_that_the_worker_never_heard_of_are_given_back(
     assert desk.state == (0, 10, 2)
     settle_leases(store, [used(known, 5), used(later, 5)])
     assert desk.state == (10, 0, 2)
+
+
+def test_settling_names_the_leases_that_are_gone(store: Store, desk: Desk) -> None:
+    kept, gone = desk.lease(5), desk.lease(5)
+    give_back_leases(store, [used(gone, 1)])
+    assert settle_leases(store, [used(kept, 2), used(gone, 3)]) == [gone.id]
+
+
+def test_requests_of_ended_leases_may_be_taken_back(store: Store, desk: Desk) -> None:
+    give_back_leases(store, [used(desk.lease(5), 3)])
+    refund_requests(store, {desk.token.id: 1, "another": 1})
+    assert desk.state == (2, 0, 0)
+    refund_requests(store, {desk.token.id: 9})
+    assert desk.state == (0, 0, 0)

@@ -47,7 +47,7 @@ async def test_a_body_that_is_no_json_object_is_400(
     ("body", "field", "message"),
     [
         (b'{"projectId": "x"}', "projectId", "projectId is not a known field here; remove it"),
-        (b'{"project_id": "x"}', "duration_minutes", "duration_minutes is required"),
+        (b'{"duration_minutes": 5}', "project_id", "project_id is required"),
         (
             b'{"project_id": 5, "duration_minutes": 5}',
             "project_id",

@@ -76,6 +76,8 @@ def _resource(path: str, **handlers: Handler) -> Route:
     """One route for all methods of a path, so that a 405 names every one that is allowed."""
 
     async def endpoint(request: Request) -> Response:
+        if "\0" in request.path_params.get("id", ""):
+            raise HTTPException(404)  # no id has one, and not every database takes the question
         method = "GET" if request.method == "HEAD" else request.method
         return await handlers[method](request)
 

@@ -94,6 +94,8 @@ class Query:
                 raise invalid(shortened(name), f"is no parameter here; known: {', '.join(known)}")
             if name in self._values:
                 raise invalid(name, "was sent more than once")
+            if "\0" in value:  # which not every database takes
+                raise invalid(name, "must not contain NUL")
             self._values[name] = value
 
     def text(self, name: str) -> str | None:

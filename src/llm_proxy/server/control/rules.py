@@ -39,6 +39,8 @@ def description(text: str | None) -> str:
     text = text or ""
     if len(text) > _LONGEST_DESCRIPTION:
         raise invalid("description", f"must have at most {_LONGEST_DESCRIPTION} characters")
+    if "\0" in text:  # which not every database takes
+        raise invalid("description", "must not contain NUL")
     return text
 
 

@@ -78,7 +78,7 @@ class LeasedMeter:
 
     def is_idle(self, now: int) -> bool:
         is_used = self.is_asked or self.running or self.held or self.stock
-        return not is_used and now >= self.refused_until
+        return not is_used and now >= self.refused_until and now > self.valid_until
 
 
 def most_ahead(rate: RateLimit) -> int:
