@@ -95,7 +95,7 @@ class Query:
             if name in self._values:
                 raise invalid(name, "was sent more than once")
             if "\0" in value:  # which not every database takes
-                raise invalid(name, "must not contain NUL")
+                raise invalid(name, "must not contain a NUL character")
             self._values[name] = value
 
     def text(self, name: str) -> str | None:

@@ -40,7 +40,7 @@ def description(text: str | None) -> str:
     if len(text) > _LONGEST_DESCRIPTION:
         raise invalid("description", f"must have at most {_LONGEST_DESCRIPTION} characters")
     if "\0" in text:  # which not every database takes
-        raise invalid("description", "must not contain NUL")
+        raise invalid("description", "must not contain a NUL character")
     return text
 
 
