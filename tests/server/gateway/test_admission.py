@@ -162,3 +162,24 @@ async def test_known_token_goes_on_without_the_store_and_others_get_503(
     client = await gate.connect()
     await client.send(gate.request(body=b"{}", token=other))
     await peer.request()
+
+
+async def test_request_woken_for_one_wait_is_not_admitted_by_another(gate: Gate) -> None:
+    """Whoever is told twice must not be admitted twice."""
+    gate.leases.may_go_on.clear()
+    client = await gate.connect()
+    await client.send(gate.request(body=b"{}"))
+    await gate.leases.is_asked.wait()
+    (connection,) = gate.connections
+    exchange = connection._exchange
+    assert exchange is not None
+    exchange._limits_come()  # of an earlier wait
+    gate.leases.may_go_on.set()
+    peer = await gate.openai.accept()
+    await peer.request()
+    exchange._limits_come()
+    exchange._permits_come(None)
+    await peer.answer()
+    assert (await client.response()).status == 200
+    assert not gate.openai.has_news()
+    assert await gate.counted() == 1

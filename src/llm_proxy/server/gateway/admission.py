@@ -192,8 +192,11 @@ class Admission:
             return peer
         return trusted.client_of(peer, self._head.named.get(b"x-forwarded-for"))
 
+    # Each is obeyed only while it is what the request waits for: one that came twice would
+    # admit the request twice.
+
     def _token_loaded(self, outcome: KnownToken | Refusal) -> None:
-        if self._is_done:
+        if self._is_done or self._waits_for != _TOKEN:
             return
         if isinstance(outcome, Refusal):
             self.refuse(outcome)
@@ -201,7 +204,7 @@ class Admission:
             self._retry_admit()
 
     def _permits_come(self, refusal: Refusal | None) -> None:
-        if self._is_done:
+        if self._is_done or self._waits_for != _PERMITS:
             return
         if refusal is not None:
             self.refuse(refusal)
@@ -209,8 +212,11 @@ class Admission:
             self._retry_admit()
 
     def _limits_come(self) -> None:
-        if not self._is_done:
-            self._retry_admit()
+        if self._is_done or self._waits_for != _LIMITS:
+            return
+        self._retry_admit()
+        if self._waits_for != _LIMITS:  # it isn't asked for those again, so it must not be told
+            self._gateway.limiter.cancel(self._limits_come)
 
     def _retry_admit(self) -> None:
         self._waits_for = _NOTHING
