@@ -6,7 +6,7 @@ from typing import Any
 
 from llm_proxy.gcra import SECOND
 from llm_proxy.grants import TokenGrant
-from llm_proxy.limits import Limits, LimitOverride, RateLimit
+from llm_proxy.limits import LimitOverride, Limits, RateLimit
 
 
 class Clock:
