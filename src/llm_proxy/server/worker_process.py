@@ -75,7 +75,9 @@ class WorkerProcess:
         self._tally = tally
         self._on_exit = on_exit
         holder = holder or f"worker-{process.pid}"
-        self._limits = authority and LimitDesk(authority, holder=holder, answer=self._send)
+        self._limits: LimitDesk | None = None
+        if authority is not None:
+            self._limits = LimitDesk(authority, holder=holder, answer=self._send)
         self._has_shared = asyncio.Event()
         self.snapshot = Snapshot()
         tally.add(self)
