@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -109,7 +110,7 @@ def test_text_that_postgresql_refuses_is_no_failure(servers: list[ServerProcess]
     for path, status in paths.items():
         answer = httpx.get(f"{url}/{path}", headers=headers, trust_env=False)
         assert answer.status_code == status, answer.text
-    fields = {"name": "a\0b", "api_key": "sk-upstream"}
+    fields: dict[str, Any] = {"name": "a\0b", "api_key": "sk-upstream"}
     answer = httpx.post(f"{url}/projects", headers=headers, json=fields, trust_env=False)
     assert answer.status_code == 400
     fields = {"name": "p", "api_key": "sk-upstream", "metadata": {"a\0": "\0"}, "description": "\0"}

@@ -6,6 +6,7 @@ exchange is called back and looks at everything again.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping, Sequence
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Final
@@ -32,7 +33,7 @@ MAX_ROUNDS: Final = 16  # of waiting for permits and limits
 _NOTHING, _TOKEN, _BODY, _PERMITS, _LIMITS = range(5)
 
 
-class Admission:
+class Admission(abc.ABC):
     """The first half of an exchange."""
 
     __slots__ = (
@@ -267,14 +268,14 @@ class Admission:
 
     # The second half.
 
-    def _forward(self, head: bytes) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _forward(self, head: bytes) -> None: ...
 
-    def _answer_preflight(self, plan: Plan) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _answer_preflight(self, plan: Plan) -> None: ...
 
-    def refuse(self, refusal: Refusal) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def refuse(self, refusal: Refusal) -> None: ...
 
 
 def _crowded_out() -> Refusal:
