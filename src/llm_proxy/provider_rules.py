@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from llm_proxy.setting import parse_url
+from llm_proxy.setting_values import parse_url
 from llm_proxy.yaml_file import Value
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")

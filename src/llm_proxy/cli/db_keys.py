@@ -79,7 +79,7 @@ def _text_of(path: Path, option: str) -> str:
 
 def checked_key(text: str, place: str) -> Secret:
     from llm_proxy.secrets import Secret
-    from llm_proxy.setting import parse_encryption_key
+    from llm_proxy.setting_values import parse_encryption_key
 
     try:
         key = parse_encryption_key(text)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _check_url(value: str | None) -> str | None:
-    from llm_proxy.setting import parse_base_url
+    from llm_proxy.setting_values import parse_base_url
 
     try:
         return None if value is None else parse_base_url(value)

@@ -415,7 +415,7 @@ def _local_server(pid_file: Path | None, env: Path | None) -> LocalServer:
 
 
 def _checked_url(url: str) -> str:
-    from llm_proxy.setting import parse_base_url
+    from llm_proxy.setting_values import parse_base_url
 
     try:
         return parse_base_url(url)
