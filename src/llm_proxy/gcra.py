@@ -74,9 +74,9 @@ class IssuingGcra(Gcra):
 
     def _set(self, rate: RateLimit | None) -> None:
         super()._set(rate)
-        # A larger lag than the tolerance slows the rate itself: by a twentieth at most, but where
-        # even the least lag is more than that.
-        self.lag = min(MAX_LAG, max(MIN_LAG, self.tolerance, self.interval // 20))
+        # What of the tolerance the lag leaves is what a late question may come late; a larger lag
+        # slows the rate itself: by a twentieth, or where even the least is more than that.
+        self.lag = min(MAX_LAG, max(MIN_LAG, self.tolerance // 2, self.interval // 20))
 
     def alter(self, rate: RateLimit | None, now: int) -> None:
         super().alter(rate, now)

@@ -320,3 +320,10 @@ async def test_readers_of_a_server_run_beside_each_other(postgres_url: DatabaseU
     answers = await asyncio.gather(store.run(read), store.run(read))
     assert list(answers) == [1, 1]
     store.close()
+
+
+async def test_a_store_that_is_given_up_is_not_asked(store: Store) -> None:
+    assert await store.run(last_change_id) == 0
+    store.is_given_up = True
+    with pytest.raises(StoreUnavailable, match="isn't waited for"):
+        await store.run(last_change_id)

@@ -178,6 +178,9 @@ class Processes:
         May be cancelled and called again: the last time limit counts.
         """
         self._is_draining = True
+        if self._feed is not None and not self._feed.is_healthy:
+            # What it can't be told now the next start tells it, out of the ledgers.
+            self._foundation.store.is_given_up = True
         self._generations.begin_drain(timeout_s)
         # With the workers' own closed too, new connections are refused instead of left waiting.
         self._sockets.close()

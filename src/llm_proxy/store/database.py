@@ -60,6 +60,7 @@ class Store:
         self._inside = _Inside()
         self._executor: ThreadPoolExecutor | None = None
         self._places = threading.BoundedSemaphore(_MOST_WAITING)
+        self.is_given_up = False  # set it to have `run` raise at once, as a process ends
 
     @property
     def cipher(self) -> Keyring:
@@ -141,6 +142,8 @@ class Store:
         """`function(store, *args)` on a thread of the store's. A long queue is StoreUnavailable."""
         if self._executor is None:
             raise StoreUnavailable(f"the database {self.shown} is closed")
+        if self.is_given_up:
+            raise StoreUnavailable(f"the database {self.shown} is away, and isn't waited for")
         if not self._places.acquire(blocking=False):
             raise self._behind()
         try:

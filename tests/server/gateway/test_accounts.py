@@ -263,6 +263,16 @@ async def test_without_the_store_only_what_is_held_is_spent(leases: MemoryLeases
     assert leases.calls == ["take"]
 
 
+async def test_end_without_the_store_leaves_leases_to_the_supervisor(
+    leases: MemoryLeases,
+) -> None:
+    accounts = Accounts(leases, MemoryLedger())
+    await spend(accounts, accounts.of(TOKEN))
+    accounts.is_store_lost = True
+    await accounts.close()
+    assert leases.calls == ["take"]
+
+
 async def test_failing_store_refuses_those_who_wait(leases: MemoryLeases) -> None:
     accounts = Accounts(leases, MemoryLedger())
     leases.failure = StoreError("locked")

@@ -219,6 +219,9 @@ class Accounts:
         """Gives back every lease. What fails stays in the ledger, for the supervisor."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.is_store_lost:
+            logger.warning("the database is away: leases are left to the supervisor")
+            return
         for account in tuple(self._open.values()):
             self._close_lease(account)
         try:

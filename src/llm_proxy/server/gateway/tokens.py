@@ -247,5 +247,6 @@ class Tokens:
 
     async def close(self) -> None:
         """Waits for look-ups."""
-        self.store_is_back()
+        if self._grace is not None:
+            self._grace.cancel()
         await asyncio.gather(*self._loading.values(), return_exceptions=True)
