@@ -15,10 +15,10 @@ from typer.main import get_command, get_group
 # name: where it is, and its line of the help
 COMMANDS: dict[str, tuple[str, str]] = {
     "server": ("server:app", "Run the proxy: start, stop and look after a server."),
-    "manage": ("manage:app", "Manage the projects and tokens of a running server."),
+    "manage": ("manage:app", "Manage the projects, tokens and audit log of a running server."),
     "setup": ("setup:setup", "Write a configuration, and create the first project and token."),
     "config": ("config:app", "Check the configuration, or show the one in effect."),
-    "db": ("db:app", "Look after the database on this machine, without a server."),
+    "db": ("db:app", "Look after the database itself, without a server."),
     "mock": ("mock:mock", "Run a local upstream that speaks the OpenAI and Anthropic APIs."),
     "demo": ("demo:demo", "Show llm-proxy at work on an embedded upstream."),
 }

@@ -19,11 +19,8 @@ if TYPE_CHECKING:
     from llm_proxy.database_url import DatabaseUrl
 
 app = typer.Typer(
-    help="Look after the database on this machine, without a server.", no_args_is_help=True
+    help="Look after the database itself, without a server.", no_args_is_help=True
 )
-app.command()(copy)
-app.command()(encrypt)
-app.command()(rotate_key)
 
 Database = Annotated[
     str | None,
@@ -59,7 +56,10 @@ def migrate(*, db: Database = None, as_json: AsJSON = False) -> None:
 
 @app.command()
 def status(*, db: Database = None, as_json: AsJSON = False) -> None:
-    """Show which migrations the database has; exit 1 when some are missing."""
+    """Show which migrations the database has; exit 1 when some are missing.
+
+    Example: llm-proxy db status --json
+    """
     from llm_proxy.store.schema import schema_status
 
     path = _path(db)
@@ -114,6 +114,11 @@ def rollback(
     for name in undone:
         print(f"undid {name}")
     _tell(f"{len(undone)} undone in {path}." if undone else f"There is nothing to undo in {path}.")
+
+
+app.command()(copy)
+app.command()(encrypt)
+app.command()(rotate_key)
 
 
 def _path(db: str | None) -> Path | DatabaseUrl:

@@ -32,9 +32,10 @@ def copy(
 ) -> None:
     """Copy everything to another database, of any engine. Stop the servers first.
 
-    The target is made or brought up to date; the copy is complete or has not happened. Upstream
-    keys stay encrypted: the target needs the same ENCRYPTION_KEY. A password in an argument can be
-    seen by others on this machine: give - instead, and set DATABASE_URL or answer the question.
+    The target is made or brought up to date; the copy is complete or has not
+    happened. Upstream keys stay encrypted: the target needs the same
+    ENCRYPTION_KEY. A password in an argument can be seen by others on this
+    machine: give - instead, and set DATABASE_URL or answer the question.
 
     Example: llm-proxy db copy - postgresql://llm-proxy@db.example.com/llm-proxy
     """
@@ -58,16 +59,26 @@ def copy(
 def _source(text: str) -> Path | DatabaseUrl:
     from llm_proxy.settings import load_settings
 
-    return load_settings({} if text == "-" else {"database_path": text}).database
+    return load_settings({}).database if text == "-" else _named("SOURCE", text)
 
 
 def _target(text: str) -> Path | DatabaseUrl:
-    from llm_proxy.settings import load_settings
-
     if text == "-":
         is_asked = sys.stdin.isatty()
         text = typer.prompt("Target", hide_input=True, err=True) if is_asked else sys.stdin.read()
-    return load_settings({"database_path": text.strip()}).database
+        if not text.strip():
+            raise typer.BadParameter("TARGET is -, but nothing came from stdin")
+    return _named("TARGET", text)
+
+
+def _named(argument: str, text: str) -> Path | DatabaseUrl:
+    from llm_proxy.database_url import parse_database
+
+    try:
+        database = parse_database(text)
+    except ValueError as exc:
+        raise typer.BadParameter(f"{argument} must be {exc}") from exc
+    return database.expanduser().absolute() if isinstance(database, Path) else database
 
 
 def _refuse_while_serving(*databases: Path | DatabaseUrl) -> None:

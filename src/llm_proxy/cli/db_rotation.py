@@ -41,8 +41,9 @@ def rotate_key(
 ) -> None:
     """Put the stored upstream keys under another encryption key, while servers run.
 
-    ENCRYPTION_KEY is the old key; one that the home keeps is replaced there. A key from elsewhere
-    goes on working beside the new one, until every server has that and you --finish.
+    ENCRYPTION_KEY is the old key; one that the home keeps is replaced there.
+    A key from elsewhere goes on working beside the new one, until every server
+    has that and you --finish.
 
     Example: llm-proxy db rotate-key --generate
     """

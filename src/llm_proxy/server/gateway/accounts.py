@@ -399,8 +399,9 @@ class Accounts:
 def exhausted(cap: int | None) -> Refusal:
     return Refusal(
         "token_quota_exhausted",
-        f"This token was good for {cap} requests, and they are used up; ask for a new one.",
+        f"The requests that this token was good for ({cap}) are used up; ask for a new one.",
         details={"max_requests": cap},
+        headers={"x-should-retry": "false"},  # else the SDKs repeat any 429
     )
 
 
