@@ -107,6 +107,14 @@ def test_rotated_files_are_one_chain_in_whatever_order(tmp_path: Path) -> None:
     assert (verdict.first, verdict.last, verdict.records) == (2, 5, 4)
 
 
+def test_a_hash_that_was_kept_must_be_found(tmp_path: Path) -> None:
+    path = write(tmp_path / "audit.jsonl", CHAIN[:4])
+    assert verify_files([path], kept_hash=CHAIN[1].hash).is_sound
+    fault = verify_files([path], kept_hash=CHAIN[4].hash).fault
+    assert fault is not None
+    assert (fault.kind, fault.place) == ("truncated", str(path))
+
+
 def test_missing_file_in_between_is_found_with_its_place(tmp_path: Path) -> None:
     newest = write(tmp_path / "audit.jsonl", CHAIN[3:])
     oldest = write(tmp_path / "audit.jsonl.2", CHAIN[:1])

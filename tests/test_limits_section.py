@@ -49,7 +49,7 @@ limits:
             "token: {rate_limit: 5 an hour}",
             "file.yaml:2: limits.token.rate_limit must be requests in a time, like 10/s",
         ),
-        ("token: {rate_limit: 5}", "file.yaml:2: limits.token.rate_limit must be text"),
+        ("token: {rate_limit: 5}", "file.yaml:2: limits.token.rate_limit must be requests in a"),
         ("token: {rate_limit: 0/s}", "not '0/s'"),
         ("token: {burst: 5}", "limits.token.burst has no meaning without a rate_limit"),
         (

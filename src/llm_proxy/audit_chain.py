@@ -41,10 +41,14 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 class ChainCheck:
     """Takes records in the order in which they are kept, and stops at the first fault."""
 
-    def __init__(self, place: str, *, before: Head | None = None) -> None:
-        """`before` is what the first record must follow, where that is known."""
+    def __init__(
+        self, place: str, *, before: Head | None = None, kept_hash: str | None = None
+    ) -> None:
+        """`before` is what the first record must follow, `kept_hash` is that of one among them,
+        where these are known."""
         self._place = place
         self._before = before
+        self._missed = kept_hash
         self._first: AuditRecord | None = None
         self._last: AuditRecord | None = None
         self._count = 0
@@ -72,6 +76,8 @@ class ChainCheck:
         self._first = self._first or record
         self._last = record
         self._count += 1
+        if record.hash == self._missed:
+            self._missed = None
         return True
 
     def _follows(self, record: AuditRecord, before: Head, place: str) -> bool:
@@ -91,6 +97,8 @@ class ChainCheck:
         """`head` is what the last record must be, where that is known."""
         if self.fault is None and head is not None:
             self._compare(head)
+        if self.fault is None and self._missed is not None:
+            self._fail("truncated", f"no record has the hash {self._missed}", self._place)
         return Verdict(
             place=self._place,
             chain=None if self._first is None else self._first.chain,
@@ -128,26 +136,30 @@ def open_file(path: Path) -> OpenFile:
     return OpenFile(file, os.fstat(file.fileno()).st_size)
 
 
-def verify_files(paths: Iterable[Path], *, head: Head | None = None) -> Verdict:
+def verify_files(
+    paths: Iterable[Path], *, head: Head | None = None, kept_hash: str | None = None
+) -> Verdict:
     """Rotated files of one log, in whatever order, as one chain. Raises OSError."""
     files: list[OpenFile] = []
     with ExitStack() as stack:
         for path in paths:
             files.append(open_file(path))
             stack.callback(files[-1].file.close)
-        return verify_open_files(files, head=head)
+        return verify_open_files(files, head=head, kept_hash=kept_hash)
 
 
-def verify_open_files(files: Iterable[OpenFile], *, head: Head | None = None) -> Verdict:
+def verify_open_files(
+    files: Iterable[OpenFile], *, head: Head | None = None, kept_hash: str | None = None
+) -> Verdict:
     """Likewise; closes them."""
     with ExitStack() as stack:
         opened = [OpenFile(stack.enter_context(file), size) for file, size in files]
-        return _verify(opened, head)
+        return _verify(opened, head, kept_hash)
 
 
-def _verify(files: Iterable[OpenFile], head: Head | None) -> Verdict:
+def _verify(files: Iterable[OpenFile], head: Head | None, kept_hash: str | None) -> Verdict:
     ordered = sorted(files, key=_first_sequence)
-    check = ChainCheck(ordered[-1].file.name if ordered else "no file")
+    check = ChainCheck(ordered[-1].file.name if ordered else "no file", kept_hash=kept_hash)
     for opened in ordered:
         for number, line in enumerate(_lines(opened), start=1):
             place = f"{opened.file.name}:{number}"

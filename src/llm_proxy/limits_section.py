@@ -47,7 +47,7 @@ def _limits(value: Value) -> Limits:
 
 def _rate(value: Value) -> RateLimit | None:
     try:
-        return parse_rate(value.text())
+        return parse_rate(value.written())
     except ValueError as exc:
         raise value.error(str(exc)) from None
 

@@ -51,6 +51,19 @@ def test_a_person_is_asked_without_echo_and_sees_progress(
     assert "was copied to" in shown
 
 
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [("-", "nothing came from stdin"), ("redis://db", "TARGET must be a URL like postgresql://")],
+)
+def test_a_target_that_is_none_is_named(
+    llm_proxy: Run, tmp_path: Path, target: str, said: str
+) -> None:
+    assert llm_proxy("db", "migrate", "--db", str(tmp_path / "a.db")).exit_code == 0
+    shown = llm_proxy("db", "copy", str(tmp_path / "a.db"), target, stdin="")
+    assert shown.exit_code == 2
+    assert said in shown.err
+
+
 def test_a_missing_source_is_told(llm_proxy: Run, tmp_path: Path) -> None:
     shown = llm_proxy("db", "copy", str(tmp_path / "a.db"), str(tmp_path / "b.db"))
     assert shown.exit_code == 1

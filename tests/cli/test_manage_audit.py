@@ -48,6 +48,10 @@ def test_list_takes_filters(manage: Run) -> None:
     refused = manage("audit", "list", "--outcome", "maybe")
     assert refused.exit_code == 1
     assert "success, failure, denied, error" in refused.err
+    refused = manage("audit", "list", "--since", "2030-01-01")
+    assert refused.exit_code == 2
+    assert "--since" in refused.err
+    assert "not '2030-01-01'" in refused.err
 
 
 @pytest.mark.usefixtures("actions")
@@ -74,6 +78,13 @@ def test_export_writes_lines_as_they_were_sealed(manage: Run, tmp_path: Path) ->
     assert len(manage("audit", "export").out.splitlines()) > 3
 
 
+def test_export_that_fails_leaves_no_file(manage: Run, tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    refused = manage("audit", "export", "-o", str(file), "--outcome", "maybe")
+    assert refused.exit_code == 1
+    assert not file.exists()
+
+
 @pytest.mark.usefixtures("actions")
 def test_export_as_csv_is_safe_in_a_spreadsheet(manage: Run, control_plane: str) -> None:
     import httpx
@@ -93,6 +104,7 @@ def test_verify_asks_the_server(manage: Run) -> None:
     assert "4 records, 1 to 4" in shown.out
     report = json.loads(manage("audit", "verify", "--json").out)
     assert report["sound"] is True
+    assert manage("audit", "verify", "--hash", "abc").exit_code == 2
 
 
 def test_verify_checks_files_without_a_server(llm_proxy: Run, tmp_path: Path) -> None:
@@ -104,14 +116,18 @@ def test_verify_checks_files_without_a_server(llm_proxy: Run, tmp_path: Path) ->
     sound = llm_proxy("manage", "audit", "verify", *files, "--hash", records[-1].hash)
     assert (sound.exit_code, sound.out.split()[0]) == (0, "ok")
     (tmp_path / "new").write_bytes(lines[2])
+    earlier = llm_proxy("manage", "audit", "verify", *files, "--hash", records[0].hash)
+    assert earlier.exit_code == 0
     cut = llm_proxy("manage", "audit", "verify", *files, "--hash", records[-1].hash)
     assert cut.exit_code == 1
-    assert "the end was cut off" in cut.err
+    assert f"truncated at {tmp_path / 'new'}: no record has the hash" in cut.out
     (tmp_path / "old").write_bytes(lines[0])
     torn = llm_proxy("manage", "audit", "verify", *files)
     assert torn.exit_code == 1
     assert "removed" in torn.out
     assert f"{tmp_path / 'new'}:1, record 3" in torn.out
+    (tmp_path / "empty").touch()
+    assert "no records" in llm_proxy("manage", "audit", "verify", str(tmp_path / "empty")).out
     missing = llm_proxy("manage", "audit", "verify", str(tmp_path / "none"))
     assert missing.exit_code == 1
     assert "can't be read" in missing.err

@@ -224,7 +224,7 @@ def test_an_update_changes_what_it_names(
         (["--no-scope", "--allow-api", "openai"], 2, "either --no-scope or --allow options"),
         (["--allow-api", "mistral"], 1, "scope.apis names 'mistral', but the configured apis are"),
         (["--rate-limit", "fast"], 1, "rate_limit must be requests in a time, like 10/s"),
-        (["--cancel-running"], 1, "cancel_running requires is_active to be false"),
+        (["--cancel-running"], 2, "--cancel-running goes with --inactive"),
         (["--expires-at", "tomorrow"], 2, "--expires-at must be `never` or a time"),
         (["--expires-at", "2100-01-01"], 2, "not '2100-01-01'"),
     ],

@@ -49,7 +49,8 @@ def test_what_was_spent_is_read_by_lease(ledger: Ledger, path: Path) -> None:
     spend(ledger, one, count=3, at_ms=1_500)
     contents = read_ledger(path)
     assert contents.holder == "w-1"
-    assert contents.is_exact
+    assert contents.is_original
+    assert contents.is_of_this_boot
     assert contents.uses == {7: LeaseUse(7, 3, 1.5), 8: LeaseUse(8, 0, 0.0)}
     assert one != two
 
@@ -118,7 +119,7 @@ def test_a_copy_is_not_exact(ledger: Ledger, path: Path) -> None:
     copy = path.with_name("copy.ledger")
     shutil.copy(path, copy)
     assert read_ledger(copy).uses == read_ledger(path).uses
-    assert not read_ledger(copy).is_exact
+    assert not read_ledger(copy).is_original
 
 
 def test_one_from_before_the_machine_started_is_not_exact(ledger: Ledger, path: Path) -> None:
@@ -127,7 +128,7 @@ def test_one_from_before_the_machine_started_is_not_exact(ledger: Ledger, path: 
         place = file.read(4096).index(boot)
         file.seek(place)
         file.write(b"x" * len(boot))
-    assert not read_ledger(path).is_exact
+    assert not read_ledger(path).is_of_this_boot
 
 
 def test_boot_id_is_that_of_the_machine_and_not_of_the_process() -> None:

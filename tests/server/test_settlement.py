@@ -154,6 +154,20 @@ async def test_a_copied_ledger_is_not_believed(
     assert counted(store) == (10, 0, 0)
 
 
+async def test_a_copied_ledger_of_an_own_worker_is_not_believed_either(
+    settlement: Settlement, store: Store, folder: Path
+) -> None:
+    await settlement.start()
+    holder = settlement.begin()
+    ledger = spend(store, holder, used=1)
+    copy = folder / "copy"
+    shutil.copy(holder.ledger, copy)
+    ledger.close()
+    copy.replace(holder.ledger)
+    settlement.ended(holder)
+    assert await until_settled(store, folder) == (10, 0, 0)
+
+
 @pytest.mark.parametrize("damage", [b"", b"no ledger at all"])
 async def test_a_damaged_ledger_is_not_believed(
     settlement: Settlement, store: Store, folder: Path, damage: bytes

@@ -190,7 +190,10 @@ def deactivate_project(
     token: ManagementToken = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Refuse all requests of a project from now on."""
+    """Refuse all requests of a project from now on.
+
+    Example: llm-proxy manage project deactivate ID --cancel-running
+    """
     fields: dict[str, Any] = {"is_active": False}
     if revoke_tokens:
         fields["revoke_tokens"] = True

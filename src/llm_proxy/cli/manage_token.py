@@ -149,7 +149,10 @@ def get_token(
     token: ManagementToken = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Show one token, by its id or by the token itself."""
+    """Show one token, by its id or by the token itself.
+
+    Example: llm-proxy manage token get "$TOKEN" --json
+    """
     with connect(base_url, token) as client:
         show(_find(client, token_id), as_json=as_json)
 
@@ -183,7 +186,11 @@ def update_token(
     ] = False,
     active: Annotated[
         bool | None,
-        typer.Option("--active/--inactive", help="Let it work again, or revoke it."),
+        typer.Option(
+            "--active/--inactive",
+            rich_help_panel="State",
+            help="Let it work again, or revoke it.",
+        ),
     ] = None,
     cancel_running: CancelRunning = False,
     base_url: BaseUrl = None,
@@ -209,6 +216,8 @@ def update_token(
         raise typer.BadParameter("name either --no-scope or --allow options")
     if no_scope:
         fields["scope"] = None
+    if cancel_running and active is not False:
+        raise typer.BadParameter("--cancel-running goes with --inactive")
     if cancel_running:
         fields["cancel_running"] = True
     given = {"name": name, "max_requests": max_requests, "is_active": active}
@@ -236,6 +245,8 @@ def revoke(
     as_json: AsJSON = False,
 ) -> None:
     """Stop a token from working, at once; or every token of a project.
+
+    Example: llm-proxy manage token revoke ID --cancel-running
 
     Example: llm-proxy manage token revoke --project-id ID --yes
     """
@@ -271,7 +282,10 @@ def rotate(
     token: ManagementToken = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Replace a token by a new secret with the same limits and counters, and print it once."""
+    """Replace a token by a new secret with the same limits and counters, and print it once.
+
+    Example: TOKEN=$(llm-proxy manage token rotate ID --grace 1h)
+    """
     grace_s = round(seconds(grace, "--grace"))
     with connect(base_url, token) as client:
         rotated = client.rotate_token(_id_of(client, token_id), grace_s=grace_s)

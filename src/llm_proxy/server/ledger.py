@@ -41,7 +41,8 @@ _SUFFIX: Final = ".ledger"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerContents:
     holder: str
-    is_exact: bool  # False: the machine ended since, or this is a copy: more may have been spent
+    is_original: bool  # False: this is a copy, so more may have been spent since
+    is_of_this_boot: bool  # False: the machine ended since, so more may have been spent before
     uses: Mapping[int, LeaseUse]  # by lease
 
 
@@ -206,7 +207,8 @@ def _contents(path: Path, descriptor: int) -> LedgerContents:
     cells = memoryview(data)[_HEADER_BYTES:end].cast("Q")
     return LedgerContents(
         holder=_text(holder),
-        is_exact=_text(boot) == boot_id() and inode == found.st_ino,
+        is_original=inode == found.st_ino,
+        is_of_this_boot=_text(boot) == boot_id(),
         uses={
             cells[base]: LeaseUse(cells[base], cells[base + USED], cells[base + LAST] / 1000)
             for base in range(0, len(cells), SLOT_CELLS)

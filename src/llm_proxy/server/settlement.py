@@ -150,8 +150,9 @@ class Settlement:
             logger.error("%s; its worker's leases pass for spent", exc)
             return None
         # A worker of our own can't have ended with the machine.
-        is_exact = contents.is_exact or holder in self._ended
-        return contents.uses if is_exact and contents.holder == holder else None
+        is_whole = contents.is_of_this_boot or holder in self._ended
+        is_own = contents.is_original and contents.holder == holder
+        return contents.uses if is_whole and is_own else None
 
     async def _settle(self, holder: str, uses: Mapping[int, LeaseUse] | None) -> None:
         if uses is None:

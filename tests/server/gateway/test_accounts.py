@@ -100,6 +100,7 @@ async def test_exhausted_token_is_refused_without_the_store(leases: MemoryLeases
     refusal = await permit(accounts, account)
     assert refusal is not None
     assert (refusal.code, refusal.details) == ("token_quota_exhausted", {"max_requests": 1})
+    assert refusal.headers == {"x-should-retry": "false"}
     assert len(leases.calls) == calls
 
 

@@ -215,6 +215,17 @@ async def test_request_without_a_body_has_nothing_to_check(start_gate: StartGate
 
 
 @pytest.mark.anyio
+async def test_parameters_of_the_query_are_checked_too(start_gate: StartGate) -> None:
+    gate = await start_gate(param_whitelist={"model": ("gpt-4*",)})
+    for query in (b"model=o3", b"a=b&MODEL=o3", b"%6dodel=o3", b"model=gpt-4o&model=o3", b"model"):
+        request = gate.request(target=b"/v1/chat/completions?" + query, body=b"{}")
+        response = await gate.ask(request)
+        assert (response.status, response.code) == (400, "param_not_allowed"), query
+    request = gate.request(target=b"/v1/chat/completions?model=gpt-4o&x=o3", body=b"{}")
+    assert (await gate.relay(request, OK))[1].status == 200
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("coding", [b"gzip", b"identity, gzip", b"br", b"GZIP"])
 async def test_compressed_body_cannot_be_checked(start_gate: StartGate, coding: bytes) -> None:
     gate = await start_gate(param_whitelist=WHITELIST)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from encodings import normalize_encoding
 from encodings.aliases import aliases
 from fnmatch import fnmatchcase
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from llm_proxy.errors import Refusal
 from llm_proxy.server.gateway.request_head import RequestHead
@@ -37,6 +38,10 @@ def check_request(head: RequestHead, body: bytes, whitelist: Mapping[str, Sequen
             "Parameters are restricted here, so a WebSocket, whose messages can't be checked, "
             "is refused; send requests instead.",
         )
+    query = head.target.partition(b"?")[2]
+    if query:
+        members = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+        _check_members(members, whitelist)
     if not body:
         return
     named = head.named
@@ -53,9 +58,15 @@ def check_parameters(
     body: bytes, content_type: bytes, whitelist: Mapping[str, Sequence[str]]
 ) -> None:
     """Raises Refusal for a value that is not allowed, and for a body that can't be read."""
+    _check_members(_parse(body, content_type), whitelist)
+
+
+def _check_members(
+    members: Iterable[tuple[str, Any]], whitelist: Mapping[str, Sequence[str]]
+) -> None:
     # Some upstreams, those written in Go among them, read names without regard to case.
     folded = {name.casefold(): patterns for name, patterns in whitelist.items()}
-    for name, value in _parse(body, content_type):
+    for name, value in members:
         patterns = folded.get(name.casefold())
         if patterns is None:
             continue
