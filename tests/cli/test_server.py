@@ -138,7 +138,9 @@ def test_daemon_starts_answers_is_seen_refuses_a_second_and_stops(home: Home) ->
     assert f"pid {status['pid']} has stopped" in stopped.stderr
     assert not is_listening(status["address"])
     remains = {path.name for path in home.path.iterdir()}
-    assert remains == {"encryption_key", "llm-proxy.db", "management_token", "server.log"}
+    kept = {"audit.jsonl", "encryption_key", "host_id", "ledgers", "llm-proxy.db"}
+    assert remains == kept | {"management_token", "server.log"}
+    assert not list((home.path / "ledgers").iterdir())
     assert list(home.runtime.iterdir()) == []
 
 

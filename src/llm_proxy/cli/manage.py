@@ -7,7 +7,7 @@ import typer
 from llm_proxy.cli import manage_audit, manage_project, manage_token
 
 app = typer.Typer(
-    help="Manage the projects and tokens of a running server, here or elsewhere.",
+    help="Manage the projects, tokens and audit log of a running server, here or elsewhere.",
     no_args_is_help=True,
 )
 app.add_typer(manage_project.app, name="project")
