@@ -34,7 +34,7 @@ from llm_proxy.server.channel import (
     encode,
 )
 
-BEHAVIOURS = ("good", "crash", "silent", "failing", "stubborn", "busy")
+BEHAVIOURS = ("good", "crash", "silent", "failing", "stubborn", "busy", "deaf")
 seen: list[Change] = []
 
 

@@ -11,6 +11,7 @@ import pytest
 from llm_proxy.errors import LLMProxyError
 from llm_proxy.server.channel import Change, WorkerConfig
 from llm_proxy.server.generations import MAX_RETIRING, Generation, Generations
+from llm_proxy.server.host_authority import HostAuthority
 from llm_proxy.server.public_sockets import PublicSockets
 from llm_proxy.server.sockets import bind_public
 from llm_proxy.server.worker_pool import WorkerPool
@@ -55,6 +56,7 @@ class Harness:
             ready_timeout_s=ready_timeout_s,
             acknowledge_timeout_s=0.2 if "stubborn" in behaviours else 30,
             drain_grace_s=0.05,
+            authority=HostAuthority(),
         )
         return Generation(pool, None)
 
@@ -134,6 +136,22 @@ async def test_interrupted_succession_leaves_none_of_its_workers(harness: Harnes
         await succeeding
     assert fresh.pool.ready == []
     assert await harness.ask() == [str(before)]
+
+
+async def test_succession_interrupted_while_counts_are_shared_leaves_none_either(
+    harness: Harness,
+) -> None:
+    await harness.succeed("deaf")  # it never says what it had counted
+    fresh = harness.prepare("good")
+    succeeding = asyncio.create_task(harness.generations.succeed(fresh))
+    await harness.until(lambda: len(fresh.pool.ready) == 1)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert fresh in harness.generations.all  # it hears of changes
+    succeeding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await succeeding
+    assert fresh.pool.ready == []
 
 
 async def test_changes_reach_workers_that_drain(harness: Harness) -> None:

@@ -257,3 +257,18 @@ async def test_a_ledger_that_can_not_be_opened_is_told_once(
         while holder.ledger.exists():
             await asyncio.sleep(0.002)
     assert caplog.text.count("w-1.ledger can't be read: No such file") == 1
+
+
+async def test_a_ledger_that_can_not_be_removed_holds_up_nothing(
+    settlement: Settlement, store: Store, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger_path(folder, "w-1").mkdir(parents=True)
+    await settlement.start()
+    holder = settlement.begin()
+    spend(store, holder).close()
+    settlement.ended(holder)
+    async with asyncio.timeout(10):
+        while holder.ledger.exists():
+            await asyncio.sleep(0.002)
+    assert counted(store) == (4, 0, 0)
+    assert caplog.text.count("w-1.ledger can't be removed") == 1

@@ -18,9 +18,7 @@ from llm_proxy.settings import load_settings
 if TYPE_CHECKING:
     from llm_proxy.database_url import DatabaseUrl
 
-app = typer.Typer(
-    help="Look after the database itself, without a server.", no_args_is_help=True
-)
+app = typer.Typer(help="Look after the database itself, without a server.", no_args_is_help=True)
 
 Database = Annotated[
     str | None,
@@ -96,6 +94,8 @@ def rollback(
 
     Example: llm-proxy db rollback --steps 1 --yes
     """
+    from datetime import UTC, datetime
+
     from llm_proxy.store.schema import rollback_schema
 
     settings = load_settings({"database_path": db})
@@ -107,7 +107,7 @@ def rollback(
     if not yes and not typer.confirm(question, err=True):
         _tell("Nothing was changed.")
         raise typer.Exit(1)
-    undone = rollback_schema(path, steps=steps)
+    undone = rollback_schema(path, steps=steps, at=datetime.now(UTC))
     if as_json:
         print(json.dumps({"database": str(path), "undone": undone}))
         return

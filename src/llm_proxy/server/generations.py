@@ -59,13 +59,13 @@ class Generations:
         self._starting = fresh  # it hears of changes already
         try:
             await fresh.pool.start()
+            if self.current is not None:
+                await self.current.pool.share_limits()
         except BaseException:
             await fresh.pool.kill()
             raise
         finally:
             self._starting = None
-        if self.current is not None:
-            await self.current.pool.share_limits()
         fresh.pool.serve()
         previous, self.current = self.current, fresh
         if previous is not None:

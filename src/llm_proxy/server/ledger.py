@@ -143,7 +143,13 @@ class LockedLedger:
         return _contents(self._path, self._descriptor)
 
     def remove(self) -> None:
-        self._path.unlink(missing_ok=True)
+        """Raises LedgerError."""
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as exc:
+            raise LedgerError(
+                f"the ledger {self._path} can't be removed: {exc.strerror}"
+            ) from exc
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -176,9 +182,9 @@ def lock_ledger(path: Path) -> LockedLedger | None:
     except BlockingIOError:
         os.close(descriptor)
         return None
-    except BaseException:
+    except OSError as exc:
         os.close(descriptor)
-        raise
+        raise LedgerError(f"the ledger {path} can't be locked: {exc.strerror}") from exc
     return LockedLedger(path, descriptor)
 
 

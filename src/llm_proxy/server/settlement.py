@@ -61,7 +61,7 @@ class Settlement:
         self._close_s = close_s
         self._running: set[str] = set()  # holders that may still spend
         self._ended: set[str] = set()  # of this server, to be settled
-        self._unreadable: set[str] = set()
+        self._troubled: set[str] = set()  # holders whose ledger can't be opened or removed
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_store_lost = False
@@ -131,16 +131,18 @@ class Settlement:
                 await self._settle(holder, None)
                 continue
             try:
-                ledger = lock_ledger(paths[holder])
+                await self._look_at(paths[holder], holder)
             except LedgerError as exc:
-                if holder not in self._unreadable:
+                if holder not in self._troubled:
                     logger.error("%s", exc)
-                self._unreadable.add(holder)
-                continue
-            if ledger is not None:  # else its owner lives: a worker of a server that was killed
-                with contextlib.closing(ledger):
-                    await self._settle(holder, self._uses(ledger, holder))
-                    ledger.remove()
+                self._troubled.add(holder)
+
+    async def _look_at(self, path: Path, holder: str) -> None:
+        ledger = lock_ledger(path)
+        if ledger is not None:  # else its owner lives: a worker of a server that was killed
+            with contextlib.closing(ledger):
+                await self._settle(holder, self._uses(ledger, holder))
+                ledger.remove()
 
     def _uses(self, ledger: LockedLedger, holder: str) -> Mapping[int, LeaseUse] | None:
         """None: what the ledger says can't be trusted."""

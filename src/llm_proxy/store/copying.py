@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from llm_proxy.database_url import DatabaseUrl
 from llm_proxy.errors import Conflict
 from llm_proxy.store.database import Store
+from llm_proxy.store.hosts import refuse_while_served
 from llm_proxy.store.opening import Database
-from llm_proxy.store.timestamps import to_stored
 
 Progress = Callable[[str, int], None]  # a table, and how many of its rows have been copied
 
 _AT_ONCE = 200  # rows; SQLite takes 32,766 values in a statement
-_IS_ALIVE_S = 25  # servers say every 10 s that they live, and take their leave
 # What a server says of itself belongs to the database that it uses.
 _NOT_COPIED = frozenset({"hosts", "migrations", "sqlite_sequence"})
 
@@ -41,7 +40,7 @@ def copy_database(
         new.open(migrate=True)
         with old.reading() as reader, new.writing() as writer:
             for store, database in ((old, reader), (new, writer)):
-                _refuse_while_served(database, store.shown, at)
+                refuse_while_served(database, store.shown, at)
             tables = _tables(reader)
             if not _is_blank(writer, tables):
                 if not replaces:
@@ -66,15 +65,6 @@ def count_rows(source: Path | DatabaseUrl) -> int:
             return sum(_count(database, table) for table in _tables(database))
     finally:
         store.close()
-
-
-def _refuse_while_served(database: Database, shown: str, at: datetime) -> None:
-    since = to_stored(at - timedelta(seconds=_IS_ALIVE_S))
-    if database.sql("SELECT 1 FROM hosts WHERE last_seen_at > ? LIMIT 1", (since,)):
-        raise Conflict(
-            f"a server uses the database {shown}, or did a moment ago; stop it first, on every "
-            f"host, and wait {_IS_ALIVE_S} s if it was killed"
-        )
 
 
 def _tables(database: Database) -> list[str]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from llm_proxy.errors import Conflict
 from llm_proxy.store.database import Store
 from llm_proxy.store.leases import leases_of_host, write_off
+from llm_proxy.store.opening import Database
 from llm_proxy.store.timestamps import to_stored
+
+_IS_ALIVE_S = 25  # servers say every 10 s that they live, and take their leave
 
 _SEEN = "UPDATE hosts SET last_seen_at = ? WHERE id = ?"
 _ENTER = "INSERT INTO hosts (id, last_seen_at) VALUES (?, ?)"
@@ -45,3 +49,13 @@ def write_off_host(store: Store, host: str, last_word: str) -> int | None:
             return None
         database.sql("DELETE FROM hosts WHERE id = ?", (host,))
         return write_off(database, leases_of_host(database, host))
+
+
+def refuse_while_served(database: Database, shown: str, at: datetime) -> None:
+    """Raises Conflict while any host's server uses this database, which is `shown` so."""
+    since = to_stored(at - timedelta(seconds=_IS_ALIVE_S))
+    if database.sql("SELECT 1 FROM hosts WHERE last_seen_at > ? LIMIT 1", (since,)):
+        raise Conflict(
+            f"a server uses the database {shown}, or did a moment ago; stop it first, on every "
+            f"host, and wait {_IS_ALIVE_S} s if it was killed"
+        )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from llm_proxy.database_url import DatabaseUrl
 from llm_proxy.store import migrations
 from llm_proxy.store.database import Store
+from llm_proxy.store.hosts import refuse_while_served
 from llm_proxy.store.migrations import MigrationState
 from llm_proxy.store.opening import Database, engine_of
 
@@ -29,9 +31,11 @@ def schema_status(target: Target) -> list[MigrationState]:
         return migrations.status(database)
 
 
-def rollback_schema(target: Target, *, steps: int) -> list[str]:
-    """The names of the migrations undone. No server may be running on it."""
+def rollback_schema(target: Target, *, steps: int, at: datetime) -> list[str]:
+    """The names of the migrations undone. Raises Conflict while a server uses it."""
     with _opened(target) as database:
+        if "hosts" in database.get_tables():
+            refuse_while_served(database, str(target), at)
         return migrations.rollback(database, steps=steps)
 
 

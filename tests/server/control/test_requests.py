@@ -49,6 +49,21 @@ async def test_a_body_that_is_no_json_object_is_400(
         (b'{"projectId": "x"}', "projectId", "projectId is not a known field here; remove it"),
         (b'{"duration_minutes": 5}', "project_id", "project_id is required"),
         (
+            b'{"project_id": "x", "scope": {"model": []}}',
+            "scope.model",
+            "scope.model is not a known field here; remove it",
+        ),
+        (
+            b'{"project_id": "x", "scope": {"models": "o3"}}',
+            "scope.models",
+            "scope.models is wrong: expected array, got str: 'o3'",
+        ),
+        (
+            b'{"project_id": "x", "scope": {"models": [5]}}',
+            "scope.models",
+            "scope.models is wrong: expected str, got int: [5]",
+        ),
+        (
             b'{"project_id": 5, "duration_minutes": 5}',
             "project_id",
             "project_id is wrong: expected str, got int: 5",

@@ -192,6 +192,28 @@ async def test_lease_that_the_store_forgot_is_taken_anew(leases: MemoryLeases) -
     assert leases.calls.count("take") == 2
 
 
+async def test_lease_forgotten_while_more_is_fetched_refuses_nobody(leases: MemoryLeases) -> None:
+    leases.caps[TOKEN] = 4
+    accounts = Accounts(leases, MemoryLedger())
+    account = accounts.of(TOKEN)
+    await spend(accounts, account)  # the only permit of its lease
+    await accounts.tick()
+    accounts.refund(account, account.lease_id)
+    accounts.spend(account, 2.0)  # so that the lease isn't idle
+    leases.held.clear()
+    leases.may_go_on.clear()
+    settling = asyncio.create_task(accounts.tick())
+    waiting = asyncio.create_task(permit(accounts, account))
+    async with asyncio.timeout(5):
+        while leases.calls[-2:] != ["settle", "extend"]:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)  # both wait now, so they are answered in this order
+        await asyncio.sleep(0)
+        leases.may_go_on.set()
+        assert await waiting is None
+        await settling
+
+
 async def test_refund_is_never_counted(leases: MemoryLeases) -> None:
     leases.caps[TOKEN] = 3
     accounts = Accounts(leases, MemoryLedger())

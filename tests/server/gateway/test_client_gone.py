@@ -64,6 +64,7 @@ async def test_while_it_waits_for_a_connection(start_gate: StartGate, how: str) 
     await peer.answer()
     await first.response()
     assert (await peer.request()).endswith(b"third")
+    assert await gate.counted() == 2  # of what went to an upstream
 
 
 async def test_while_its_connection_is_opened(start_gate: StartGate) -> None:

@@ -23,7 +23,7 @@ BODY_LIMIT = 2**20  # bytes
 _DEFAULT_LIMIT = 100
 _LARGEST_LIMIT = 1000
 _SECRET_FIELDS = {"api_key", "api_keys"}
-_FIELD = re.compile(r"`\$\.([A-Za-z_]+)")
+_FIELD = re.compile(r"`\$\.([A-Za-z_.]+)")  # scope.models
 _QUOTED = re.compile(r"field `([^`]*)`")
 
 
@@ -70,17 +70,27 @@ def _too_large() -> Refusal:
 
 def _explained(problem: str, document: dict[str, Any]) -> Refusal:
     """msgspec's message, with the field first and the value where that is no secret."""
+    found = _FIELD.search(problem)
+    field = found[1] if found else ""
     if "unknown field" in problem and (match := _QUOTED.search(problem)):
-        return invalid(shortened(match[1]), "is not a known field here; remove it")
+        name = f"{field}.{match[1]}" if field else match[1]
+        return invalid(shortened(name), "is not a known field here; remove it")
     if "missing required field" in problem and (match := _QUOTED.search(problem)):
         return invalid(match[1], "is required")
-    match = _FIELD.search(problem)
-    if match is None:
+    if not field:
         return Refusal("invalid_request", problem)
-    field = match[1]
     rule = problem.partition(" - at ")[0].replace("`", "")
-    shown = "" if field in _SECRET_FIELDS else f": {shortened(repr(document.get(field)))}"
-    return invalid(field, f"is wrong: {rule[0].lower()}{rule[1:]}{shown}")
+    return invalid(field, f"is wrong: {rule[0].lower()}{rule[1:]}{_sent(field, document)}")
+
+
+def _sent(field: str, document: dict[str, Any]) -> str:
+    names = field.split(".")
+    if names[0] in _SECRET_FIELDS:
+        return ""
+    value: Any = document
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return f": {shortened(repr(value))}"
 
 
 class Query:

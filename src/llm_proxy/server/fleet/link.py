@@ -87,7 +87,7 @@ class RedisLink:
             if exc.is_refusal:
                 raise ConfigError(
                     f"Redis at {self._address} refuses these settings ({exc}); "
-                    "check REDIS_URL, REDIS_PASSWORD and REDIS_CA_FILE"
+                    "check REDIS_URL, REDIS_DB, REDIS_PASSWORD and REDIS_CA_FILE"
                 ) from exc
             self._is_left_alone = True
             raise Unreachable(f"Redis at {self._address} can't be used ({exc})") from exc

@@ -264,6 +264,7 @@ class Accounts:
             raise
         for lease_id in gone:
             if (account := held[lease_id]).lease_id == lease_id:
+                account.version += 1  # what is being fetched may be of that lease
                 self._close_lease(account)
         return True
 

@@ -303,9 +303,6 @@ class Exchange(Admission):
         if connection is not None and self._waits_for_replay(connection, error):
             return
         self._blame(error)
-        if not self._tries and self._token is not None:  # the upstream saw nothing of it
-            self._gateway.tokens.accounts.refund(self._token.account, self._lease_id)
-            self._refund_limits()
         self.refuse(Refusal(error.code, str(error)))
 
     def _blame(self, error: UpstreamError) -> None:
@@ -403,6 +400,9 @@ class Exchange(Admission):
             return
         elif self._is_forwarding:
             self._plan.route.upstream.pool.cancel(self)
+            if not self._tries and self._token is not None:  # the upstream saw nothing of it
+                self._gateway.tokens.accounts.refund(self._token.account, self._lease_id)
+                self._refund_limits()
         else:
             self._stop_waiting()
 
