@@ -92,6 +92,8 @@ async def test_sound_chain_is_verified_in_parts(store: Store) -> None:
     [
         ("UPDATE audit_records SET client_ip = 'x' WHERE sequence = 3", "changed"),
         ("UPDATE audit_records SET details = '{\"a\":1}' WHERE sequence = 3", "changed"),
+        ("UPDATE audit_records SET details = '[1]' WHERE sequence = 3", "changed"),
+        ("UPDATE audit_records SET details = '{' WHERE sequence = 3", "changed"),
         ("UPDATE audit_records SET hash = previous_hash WHERE sequence = 3", "changed"),
         ("DELETE FROM audit_records WHERE sequence = 3", "removed"),
         ("DELETE FROM audit_records WHERE sequence = 1", "removed"),

@@ -277,7 +277,7 @@ async def test_without_the_store_only_what_is_held_is_spent(leases: MemoryLeases
     account, other = accounts.of(TOKEN), accounts.of("token-2")
     leases.caps["token-2"] = None
     await spend(accounts, account)
-    accounts.is_store_lost = True
+    accounts.lose_store()
     assert await spend(accounts, account)
     refusal = await permit(accounts, other)
     assert refusal is not None
@@ -291,7 +291,7 @@ async def test_end_without_the_store_leaves_leases_to_the_supervisor(
 ) -> None:
     accounts = Accounts(leases, MemoryLedger())
     await spend(accounts, accounts.of(TOKEN))
-    accounts.is_store_lost = True
+    accounts.lose_store()
     await accounts.close()
     assert leases.calls == ["take"]
 

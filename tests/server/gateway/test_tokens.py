@@ -277,6 +277,27 @@ async def test_lost_store_leaves_what_is_known_for_the_grace(source: MemoryGrant
     assert tokens.find(DIGEST) is not None
 
 
+async def test_who_waits_for_a_store_that_is_lost_is_refused_at_once(source: MemoryGrants) -> None:
+    tokens = new_tokens(source)
+    source.may_load.clear()
+    outcomes: list[KnownToken | Refusal] = []
+    tokens.load(DIGEST, ADDRESS, outcomes.append)
+    await source.is_asked.wait()
+    source.leases.may_go_on.clear()
+    account = tokens.accounts.of("token-1")
+    refusals: list[Refusal | None] = []
+    tokens.accounts.want(account, refusals.append)
+    tokens.store_is_lost(3600.0)
+    assert [refusal.code for refusal in refusals if refusal] == ["store_unavailable"]
+    (outcome,) = outcomes
+    assert isinstance(outcome, Refusal)
+    assert outcome.code == "store_unavailable"
+    source.may_load.set()
+    source.leases.may_go_on.set()
+    await tokens.close()
+    assert len(outcomes) == len(refusals) == 1
+
+
 async def test_what_is_known_is_refused_after_the_grace(source: MemoryGrants) -> None:
     tokens = new_tokens(source)
     await load(tokens)

@@ -198,6 +198,14 @@ class Accounts:
             self._close_lease(account)
             self._start(self._hand_in_soon())
 
+    def lose_store(self) -> None:
+        """Whoever waits for it is refused."""
+        self.is_store_lost = True
+        for account in tuple(self._all.values()):
+            waiters, account.waiters = account.waiters, []
+            for waiter in waiters:
+                waiter(store_unavailable())
+
     async def tick(self) -> None:
         """Tells the store what was spent, and gives back what nobody uses."""
         if self.is_store_lost:

@@ -234,10 +234,16 @@ class Tokens:
             self.accounts.void(identity)
 
     def store_is_lost(self, grace_s: float) -> None:
-        """What is known goes on working for so long."""
-        if not self.is_store_lost:
-            self.is_store_lost = self.accounts.is_store_lost = True
-            self._grace = self._loop.call_later(grace_s, self._known.clear)
+        """What is known goes on working for so long; who waits for the store is refused."""
+        if self.is_store_lost:
+            return
+        self.is_store_lost = True
+        self._grace = self._loop.call_later(grace_s, self._known.clear)
+        self.accounts.lose_store()
+        for digest, waiters in tuple(self._waiters.items()):
+            self._waiters[digest] = []
+            for waiter in waiters:
+                waiter(store_unavailable())
 
     def store_is_back(self) -> None:
         self.is_store_lost = self.accounts.is_store_lost = False
