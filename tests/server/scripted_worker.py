@@ -30,6 +30,7 @@ from llm_proxy.server.channel import (
     Ready,
     Serve,
     ShareLimits,
+    StoreState,
     decode_to_worker,
     encode,
 )
@@ -77,6 +78,8 @@ def _obey(
             case Invalidate(sequence=sequence, changes=changes) if behaviour != "deaf":
                 seen.extend(changes)
                 _say(channel, Acknowledge(sequence))
+            case StoreState(is_lost=is_lost):
+                seen.append(Change("store", "lost" if is_lost else "back"))
             case ShareLimits() if behaviour != "deaf":
                 _say(channel, LimitsState(slots=(("total", 2),)))
             case Collect(sequence=sequence) if behaviour != "deaf":

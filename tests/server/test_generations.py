@@ -167,6 +167,18 @@ async def test_changes_reach_workers_that_drain(harness: Harness) -> None:
     assert told == {old, new}
 
 
+async def test_workers_that_start_while_the_store_is_lost_are_told(harness: Harness) -> None:
+    await harness.succeed("good")
+    harness.generations.tell_store_state(False)
+    (fresh,) = await harness.succeed("good")
+    await harness.until(lambda: len(harness.gone) == 1)
+    assert await harness.ask() == [str(fresh), "store:lost"]
+    (victim,) = harness.generations.all[0].pool.ready
+    victim.kill()
+    await victim.wait()
+    assert (await harness.ask())[1:] == ["store:lost"]
+
+
 async def test_too_many_generations_end_the_oldest(harness: Harness) -> None:
     pids = [(await harness.succeed("busy"))[0] for _ in range(MAX_RETIRING + 2)]
     await harness.until(lambda: len(harness.gone) == 1)

@@ -25,18 +25,18 @@ class ChangeFeed:
         publish: Publish,
         *,
         last_id: int,
-        on_health: Callable[[bool], None] = lambda is_healthy: None,
+        on_poll: Callable[[bool], None] = lambda is_healthy: None,
         interval_s: float = INTERVAL_S,
         patience_s: float = PATIENCE_S,
     ) -> None:
         """`read` gives the changes after an id, with the last one's id; `last_id` is known.
 
-        `on_health` is called when they can't be read any more, and when they can be again.
+        `on_poll` is told each time whether they could be read.
         """
         self._read = read
         self._publish = publish
         self._last_id = last_id
-        self._on_health = on_health
+        self._on_poll = on_poll
         self._interval_s = interval_s
         self._patience_s = patience_s
         self.is_healthy = True
@@ -61,9 +61,8 @@ class ChangeFeed:
         self._set_health(True)
 
     def _set_health(self, is_healthy: bool) -> None:
-        if is_healthy != self.is_healthy:
-            self.is_healthy = is_healthy
-            self._on_health(is_healthy)
+        self.is_healthy = is_healthy
+        self._on_poll(is_healthy)
 
     async def _publish_next(self) -> bool:
         """Whether there may be more: a store gives a long list in parts."""

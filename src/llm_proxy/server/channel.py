@@ -80,7 +80,8 @@ class Collect(msgspec.Struct, frozen=True, tag="collect"):
 
 
 class StoreState(msgspec.Struct, frozen=True, tag="store_state"):
-    """Whether the supervisor reaches the database; while not, changes may be missed."""
+    """Whether the supervisor reaches the database; while not, or while it says nothing, changes
+    may be missed."""
 
     is_lost: bool
 

@@ -38,6 +38,7 @@ class Generations:
         self._on_change = on_change
         self._on_gone = on_gone
         self._retirement_s = retirement_s
+        self._is_store_lost = False
         self._starting: Generation | None = None
         self._retiring: dict[Generation, asyncio.Task[None]] = {}  # the oldest first
         self.current: Generation | None = None
@@ -57,6 +58,7 @@ class Generations:
         Until then no worker of it accepts a connection, so that nothing is lost when one fails.
         """
         self._starting = fresh  # it hears of changes already
+        fresh.pool.tell_store_state(is_lost=self._is_store_lost)
         try:
             await fresh.pool.start()
             if self.current is not None:
@@ -91,6 +93,7 @@ class Generations:
 
     def tell_store_state(self, is_healthy: bool) -> None:
         """Whether workers can trust that they learn of every change."""
+        self._is_store_lost = not is_healthy
         for generation in self.all:
             generation.pool.tell_store_state(is_lost=not is_healthy)
 

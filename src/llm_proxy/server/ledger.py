@@ -147,9 +147,7 @@ class LockedLedger:
         try:
             self._path.unlink(missing_ok=True)
         except OSError as exc:
-            raise LedgerError(
-                f"the ledger {self._path} can't be removed: {exc.strerror}"
-            ) from exc
+            raise LedgerError(f"the ledger {self._path} can't be removed: {exc.strerror}") from exc
 
     def close(self) -> None:
         os.close(self._descriptor)

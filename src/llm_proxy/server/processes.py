@@ -119,7 +119,7 @@ class Processes:
             self._read_changes,
             self.publish,
             last_id=last_id,
-            on_health=self._generations.tell_store_state,
+            on_poll=self._generations.tell_store_state,
         )
         self._is_ready = True
 

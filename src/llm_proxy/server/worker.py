@@ -71,6 +71,7 @@ from llm_proxy.server.grant_source import StoreGrantSource
 from llm_proxy.server.lease_source import StoreLeaseSource
 from llm_proxy.server.ledger import Ledger
 from llm_proxy.server.reporter import Reporter
+from llm_proxy.server.supervisor_watch import SupervisorWatch
 from llm_proxy.store.database import Store
 from llm_proxy.store.encryption import KEY, learn_keys
 from llm_proxy.store.legacy_import import LEGACY, has_legacy_tokens
@@ -99,6 +100,7 @@ class Worker:
         self._listeners: Listeners | None = None
         self._certificate: Certificate | None = None
         self._accounting: asyncio.Task[None] | None = None
+        self._supervisor: SupervisorWatch | None = None
         self._is_ending = asyncio.Event()
         greets = config.tls_cert is not None or config.proxy_protocol
         self.draining = Draining(
@@ -160,6 +162,8 @@ class Worker:
                 TrustedProxies(config.trusted_proxies) if config.trusted_proxies else None
             ),
         )
+        self._supervisor = SupervisorWatch(self._tokens, grace_s=config.store_grace)
+        self._timers.watch(self._supervisor)
         self._accounting = asyncio.create_task(self._account())
 
     def _authority(self) -> RemoteLimits | None:
@@ -238,10 +242,9 @@ class Worker:
                 logger.warning("the new encryption key can't be read now: %s", exc)
 
     def store_state(self, message: StoreState) -> None:
-        if message.is_lost:
-            self._tokens.store_is_lost(self._config.store_grace)
-        else:
-            self._tokens.store_is_back()
+        if self._supervisor is not None:
+            now = asyncio.get_running_loop().time()
+            self._supervisor.heard(now, is_lost=message.is_lost)
 
     async def _account(self) -> None:
         """Until the end, and never cancelled: the store may have begun what it is told."""
@@ -256,6 +259,8 @@ class Worker:
         if self._listeners is not None:
             self._listeners.close()
         self._gateway.is_draining = True
+        if self._supervisor is not None:
+            self._timers.forget(self._supervisor)  # it says nothing while it stops
         await self.draining.run()
         if self._listeners is not None:
             await self._listeners.wait_closed()

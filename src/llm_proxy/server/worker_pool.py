@@ -76,6 +76,7 @@ class WorkerPool:
         self._drain_grace_s = drain_grace_s
         self._sequence = 0
         self._is_serving = False
+        self._is_store_lost = False
         self._counts_alone = any(config.limit_sharers == 0 for config in configs)
         self._silent: WeakSet[WorkerProcess] = WeakSet()  # at the last check
 
@@ -85,7 +86,7 @@ class WorkerPool:
             async def launch() -> WorkerProcess:
                 holder = holders.begin()
                 try:
-                    return await WorkerProcess.launch(
+                    worker = await WorkerProcess.launch(
                         command,
                         listeners=sockets,
                         config=_held_by(config, holder),
@@ -97,6 +98,9 @@ class WorkerPool:
                 except BaseException:
                     holders.ended(holder)
                     raise
+                if self._is_store_lost:
+                    worker.tell_store_state(is_lost=True)
+                return worker
 
             return Keeper(f"worker {slot}", launch, on_change=self._changed)
 
@@ -180,6 +184,8 @@ class WorkerPool:
             raise LLMProxyError(f"worker {worker.pid} can't be killed; stop the server") from exc
 
     def tell_store_state(self, *, is_lost: bool) -> None:
+        """Those that are started later hear of it, too."""
+        self._is_store_lost = is_lost
         for worker in self._children():
             worker.tell_store_state(is_lost=is_lost)
 

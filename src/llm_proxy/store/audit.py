@@ -138,8 +138,15 @@ def _head_before(store: Store, state: ChainState) -> Head:
 
 def record_of(row: AuditRow) -> AuditRecord:
     columns: dict[str, Any] = dict(row.__data__)
-    columns["details"] = msgspec.json.decode(row.details, type=dict[str, Any])
+    columns["details"] = _details_of(row.details)
     return AuditRecord(**columns)
+
+
+def _details_of(stored: str) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(stored, type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError):  # somebody altered it, as the hash will tell
+        return {"unreadable": stored}
 
 
 def _columns(record: AuditRecord) -> dict[str, Any]:

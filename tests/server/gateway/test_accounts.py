@@ -42,6 +42,7 @@ async def spend(accounts: Accounts, account: Account, *, now: float = 1.0) -> bo
     refusal = await permit(accounts, account)
     if refusal is None:
         accounts.spend(account, now)
+        accounts.sent(account)
     return refusal is None
 
 
@@ -226,13 +227,34 @@ async def test_refund_is_never_counted(leases: MemoryLeases) -> None:
     assert leases.counts[TOKEN] == 3
 
 
-async def test_refund_after_the_lease_went_back_is_told(leases: MemoryLeases) -> None:
+async def test_lease_stays_open_while_a_request_may_be_refunded(leases: MemoryLeases) -> None:
+    """So that the refund is in the ledger, and can be told twice."""
     leases.caps[TOKEN] = 100
     accounts = Accounts(leases, MemoryLedger())
     account = accounts.of(TOKEN)
     await permit(accounts, account)
     lease_id = accounts.spend(account, 1.0)
-    await accounts.tick()
+    for _ in range(6):
+        await accounts.tick()
+    assert leases.held
+    leases.failure = StoreError("locked")
+    accounts.refund(account, lease_id)
+    for _ in range(3):
+        await accounts.tick()
+    leases.failure = None
+    for _ in range(3):
+        await accounts.tick()
+    assert not leases.held
+    assert leases.counts[TOKEN] == 0
+
+
+async def test_refund_after_the_token_was_altered_is_told(leases: MemoryLeases) -> None:
+    leases.caps[TOKEN] = 100
+    accounts = Accounts(leases, MemoryLedger())
+    account = accounts.of(TOKEN)
+    await permit(accounts, account)
+    lease_id = accounts.spend(account, 1.0)
+    accounts.void(TOKEN)
     await accounts.tick()
     assert leases.counts[TOKEN] == 1
     accounts.refund(account, lease_id)
@@ -339,7 +361,9 @@ async def test_ledger_holds_what_was_spent_at_every_moment(leases: MemoryLeases)
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["spend", "refund", "tick", "void", "wait", "fail", "mend", "idle"]),
+        st.sampled_from(
+            ["spend", "send", "refund", "tick", "void", "wait", "fail", "mend", "idle"]
+        ),
         st.integers(0, 1),
     ),
     max_size=60,
@@ -355,20 +379,26 @@ async def test_two_workers_admit_exactly_the_cap_in_any_order_of_events(
     leases.caps[TOKEN] = cap
     workers = [Accounts(leases, MemoryLedger()) for _ in range(2)]
     spent: list[tuple[Accounts, Account, int]] = []
+    unsent: list[tuple[Accounts, Account, int]] = []
     tasks: list[asyncio.Task[None]] = []
 
     async def take_one(accounts: Accounts) -> None:
         account = accounts.of(TOKEN)
         if await permit(accounts, account) is None:
             spent.append((accounts, account, accounts.spend(account, 1.0)))
+            unsent.append(spent[-1])
 
     for step, which in steps:
         accounts = workers[which]
         match step:
             case "spend":
                 tasks.append(asyncio.create_task(take_one(accounts)))
-            case "refund" if spent:
-                accounts, account, lease_id = spent.pop()
+            case "send" if unsent:
+                accounts, account, _ = unsent.pop()
+                accounts.sent(account)
+            case "refund" if unsent:
+                accounts, account, lease_id = unsent.pop()
+                spent.remove((accounts, account, lease_id))
                 accounts.refund(account, lease_id)
             case "tick":
                 tasks.append(asyncio.create_task(accounts.tick()))
@@ -384,6 +414,8 @@ async def test_two_workers_admit_exactly_the_cap_in_any_order_of_events(
         assert len(spent) <= cap
     leases.failure = None
     await asyncio.gather(*tasks)
+    for accounts, account, _ in unsent:
+        accounts.sent(account)
     for accounts in workers:
         await settle(accounts)
         await accounts.close()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_proxy.server.gateway.client_address import TrustedProxies, plain_address
+from llm_proxy.server.gateway.client_address import TrustedProxies, network_of, plain_address
 from tests.server.gateway.conftest import StartGate
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -97,3 +97,18 @@ async def test_header_of_a_stranger_means_nothing(start_gate: StartGate) -> None
 def test_plain_address() -> None:
     assert plain_address("::ffff:192.0.2.1") == "192.0.2.1"
     assert plain_address("::ffff:1") == "::ffff:1"
+
+
+@pytest.mark.parametrize(
+    ("client_ip", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("unix", "unix"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("no:address", "no:address"),
+    ],
+)
+def test_what_one_client_may_hold(client_ip: str, network: str) -> None:
+    assert network_of(client_ip) == network

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from llm_proxy.server.gateway import guesses
-from llm_proxy.server.gateway.guesses import IN_ALL, PER_ADDRESS, Guesses, network_of
+from llm_proxy.server.gateway.guesses import IN_ALL, PER_ADDRESS, Guesses
 
 
 class Clock:
@@ -67,20 +67,6 @@ def test_ipv6_client_is_its_network(clock: Clock) -> None:
     looked_up = sum(miss(guesses, f"2001:db8::{number:x}") for number in range(100))
     assert looked_up == PER_ADDRESS
     assert guesses.may_look_up("2001:db8:0:1::1")
-
-
-@pytest.mark.parametrize(
-    ("client_ip", "network"),
-    [
-        ("192.0.2.1", "192.0.2.1"),
-        ("unix", "unix"),
-        ("::ffff:192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-    ],
-)
-def test_what_one_client_may_hold(client_ip: str, network: str) -> None:
-    assert network_of(client_ip) == network
 
 
 def test_more_guessers_than_can_be_remembered_are_taken_for_all(

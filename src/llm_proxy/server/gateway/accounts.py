@@ -82,6 +82,7 @@ class Account:
         "permits",
         "task",
         "token_id",
+        "unsent",
         "used",
         "version",
         "waiters",
@@ -96,6 +97,7 @@ class Account:
         self.low = 0  # at fewer permits than that more are fetched
         self.lease_id = 0  # 0: none
         self.used = 0  # requests since the lease was taken
+        self.unsent = 0  # of these, may still be refunded
         self.cell = 0  # of the ledger, that holds the same
         self.last_used_at = 0.0  # Unix seconds; 0: never
         self.granted = 0
@@ -149,8 +151,9 @@ class Accounts:
 
     def spend(self, account: Account, now: float) -> int:
         """One of its permits, of which there must be one; the lease it came from. `now` is in Unix
-        seconds."""
+        seconds. `sent` or `refund` must follow."""
         account.permits -= 1
+        account.unsent += 1
         account.used = used = account.used + 1
         self._cells[account.cell] = used
         account.last_used_at = now
@@ -159,8 +162,13 @@ class Accounts:
             self._fetch(account)
         return account.lease_id
 
+    def sent(self, account: Account) -> None:
+        """The upstream may see something of the request: its permit is spent for good."""
+        account.unsent -= 1
+
     def refund(self, account: Account, lease_id: int) -> None:
         """Takes back a permit that came from this lease, for a request of which nothing left."""
+        account.unsent -= 1
         if lease_id == account.lease_id:
             account.permits += 1
             account.used -= 1
@@ -253,7 +261,8 @@ class Accounts:
                 if not account.has_cap and account.last_used_at < rested
             ]
         for account in idle:
-            if account.task is not None:
+            # A refund to a lease that is open is in the ledger, whatever becomes of the store.
+            if account.task is not None or account.unsent:
                 self._warm[account] = None
             elif account.lease_id:
                 self._close_lease(account)

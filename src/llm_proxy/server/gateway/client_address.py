@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from llm_proxy.networks import Networks
 
 MAX_HOPS: Final = 32  # of X-Forwarded-For that are looked at, from the right
 _MAX_REMEMBERED: Final = 4096
+_IPV6_SITE: Final = 64  # bits
 
 
 class TrustedProxies:
@@ -53,6 +55,22 @@ def plain_address(address: str) -> str:
     if address.startswith("::ffff:") and "." in address:
         return address[7:]
     return address
+
+
+@lru_cache(10_000)
+def network_of(address: str) -> str:
+    """What one client may hold: an IPv4 address, or an IPv6 /64, as whoever has one of its
+    addresses has all of them. Whatever else comes stands for itself."""
+    address = plain_address(address).partition("%")[0]
+    if ":" not in address:
+        return address
+    try:
+        found = ipaddress.IPv6Address(address)
+    except ValueError:
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(found), _IPV6_SITE), strict=False))
 
 
 def _read_hop(text: str) -> str | None:

@@ -93,6 +93,8 @@ class Exchange(Admission):
 
     def upstream_ready(self, connection: UpstreamConnection) -> None:
         self._upstream = connection
+        if not self._tries and self._token is not None:
+            self._gateway.tokens.accounts.sent(self._token.account)
         self._tries += 1
         body = self._framed_body()
         data = self._forwarded + body if body else self._forwarded

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Final
+
+from llm_proxy.server.gateway.client_address import network_of
 
 PER_ADDRESS: Final = 20  # look-ups a second that find nothing, for a client address
 IN_ALL: Final = 200  # for addresses that guessed before
@@ -51,15 +51,3 @@ class Guesses:
         guessers = self._guessers
         while guessers and guessers[first := next(iter(guessers))] <= now:
             del guessers[first]
-
-
-@lru_cache(10_000)
-def network_of(client_ip: str) -> str:
-    """What one client may hold: an IPv4 address, or an IPv6 /64."""
-    if ":" not in client_ip:
-        return client_ip
-    address = ipaddress.ip_address(client_ip.partition("%")[0])
-    assert isinstance(address, ipaddress.IPv6Address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.IPv6Network((address, 64), strict=False))

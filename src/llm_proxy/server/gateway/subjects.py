@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any, Final
 
 import msgspec
 
 from llm_proxy.grants import TokenGrant
 from llm_proxy.limits import LimitDefaults, Limits
-from llm_proxy.server.gateway.client_address import plain_address
+from llm_proxy.server.gateway.client_address import network_of
 
 _MAX_ADDRESSES: Final = 10_000  # remembered at a time, each with its subject
 _MAX_LIMITS: Final = 10_000
-_IPV6_SITE: Final = 64  # bits; whoever has one address of a /64 has all of them
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -69,21 +67,7 @@ class Subjects:
         if known is None:
             if len(self._addresses) >= _MAX_ADDRESSES:
                 self._addresses.clear()
-            key = f"client_ip:{_site_of(address)}"
+            key = f"client_ip:{network_of(address)}"
             known = Subject(key, "client_ip", self._defaults.client_ip)
             self._addresses[address] = known
         return known
-
-
-def _site_of(address: str) -> str:
-    """The /64 of an IPv6 address; whatever else comes stands for itself."""
-    address = plain_address(address).partition("%")[0]
-    if ":" not in address:
-        return address
-    try:
-        found = ipaddress.IPv6Address(address)
-    except ValueError:
-        return address
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.IPv6Network((int(found), _IPV6_SITE), strict=False))

@@ -62,6 +62,11 @@ class SqliteConnection(Database, peewee.SqliteDatabase):
         self._refuse_lost_file()
         peewee.SqliteDatabase.begin(self, _LOCKS[kind or "read"])
 
+    def rollback(self) -> None:
+        # When its disk is full or broken SQLite has done so by itself.
+        if self.connection().in_transaction:  # type: ignore[no-untyped-call]
+            peewee.SqliteDatabase.rollback(self)
+
     def _refuse_lost_file(self) -> None:
         """SQLite goes on in a file that was removed, and all that it commits there is lost."""
         with contextlib.suppress(OSError):
