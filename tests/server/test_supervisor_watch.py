@@ -49,6 +49,9 @@ def test_silence_passes_for_a_lost_store_until_it_ends(
     assert told.state == "back"
 
 
-def test_before_its_first_word_nothing_is_expected(watch: SupervisorWatch, told: Told) -> None:
+def test_nothing_is_expected_before_the_worker_serves(watch: SupervisorWatch, told: Told) -> None:
     watch.check(1e6)
     assert told.state == "nothing"
+    watch.begin(1e6)
+    watch.check(1e6 + SILENCE_S)
+    assert told.state == "lost for 60 s"

@@ -18,13 +18,18 @@ class Snapshots(Protocol):
 
 
 class SupervisorWatch:
-    """To be watched by `Timers`; begins with the supervisor's first word."""
+    """To be watched by `Timers`."""
 
     def __init__(self, snapshots: Snapshots, *, grace_s: float) -> None:
         self._snapshots = snapshots
         self._grace_s = grace_s
         self._heard_at: float | None = None  # on the loop's clock
         self._is_silent = False
+
+    def begin(self, now: float) -> None:
+        """From now on the supervisor should speak."""
+        if self._heard_at is None:
+            self._heard_at = now
 
     def heard(self, now: float, *, is_lost: bool) -> None:
         """Whether it can't reach the database."""

@@ -186,6 +186,8 @@ class Worker:
         self._listeners = Listeners([self._acceptor(listener) for listener in listeners])
         await self._listeners.open()
         self._timers.watch(self._listeners)
+        if self._supervisor is not None:
+            self._supervisor.begin(asyncio.get_running_loop().time())
         if self._gateway.is_draining:
             self._listeners.close()
 

@@ -25,7 +25,7 @@ from llm_proxy.server.worker_process import READY_TIMEOUT_S, WorkerProcess
 logger = logging.getLogger(__name__)
 
 ACKNOWLEDGE_TIMEOUT_S = 5.0
-_CHANGES_PER_MESSAGE = 200  # keeps a line of the channel well below a reader's usual 64 KiB
+_CHANGES_PER_MESSAGE = 200  # while a worker obeys them it serves nobody
 SHARE_TIMEOUT_S = 2.0
 DRAIN_GRACE_S = 8.0  # after its own time limit a worker still hands on counts and records
 CUT_GRACE_S = 3.0  # clients that read get a second to learn of it, then records are handed on

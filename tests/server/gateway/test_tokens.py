@@ -12,6 +12,7 @@ from llm_proxy.secrets import Secret, new_token, token_digest
 from llm_proxy.server.gateway.accounts import Accounts
 from llm_proxy.server.gateway.guesses import PER_ADDRESS
 from llm_proxy.server.gateway.tokens import (
+    MAX_ALTERED,
     MAX_LOADING,
     KnownToken,
     Tokens,
@@ -148,6 +149,34 @@ async def test_change_during_a_look_up_makes_it_look_again(source: MemoryGrants)
     assert source.loads == [DIGEST, DIGEST]
 
 
+@pytest.mark.parametrize(("changes", "looks"), [(1, 1), (MAX_ALTERED, 1), (MAX_ALTERED + 1, 2)])
+async def test_changes_of_others_during_a_look_up_are_nothing_to_it_unless_too_many(
+    source: MemoryGrants, changes: int, looks: int
+) -> None:
+    tokens = new_tokens(source)
+    source.may_load.clear()
+    loading = asyncio.create_task(load(tokens))
+    await source.is_asked.wait()
+    for number in range(changes):
+        tokens.invalidate("token", f"other-{number}")
+    source.may_load.set()
+    assert isinstance(await loading, KnownToken)
+    assert source.loads == looks * [DIGEST]
+
+
+async def test_token_made_while_it_was_looked_up_works_at_once(source: MemoryGrants) -> None:
+    tokens = new_tokens(source)
+    grant = source.grants.pop(DIGEST)
+    source.may_load.clear()
+    loading = asyncio.create_task(load(tokens))
+    await source.is_asked.wait()
+    source.grants[DIGEST] = grant
+    tokens.invalidate("token", "token-1")
+    source.may_load.set()
+    assert isinstance(await loading, Refusal)  # it was asked for too early
+    assert isinstance(await load(tokens), KnownToken)
+
+
 @pytest.mark.parametrize(
     ("kind", "identity", "is_forgotten"),
     [
@@ -165,6 +194,17 @@ async def test_change_forgets_what_it_is_about(
     await load(tokens)
     tokens.invalidate(kind, identity)
     assert (tokens.find(DIGEST) is None) is is_forgotten
+
+
+async def test_change_forgets_both_secrets_of_a_rotated_token(source: MemoryGrants) -> None:
+    tokens = new_tokens(source)
+    other = token_digest(b"the new secret")
+    source.grants[other] = source.grants[DIGEST]
+    for _ in range(2):
+        await load(tokens)
+        await load(tokens, other)
+        tokens.invalidate("token", "token-1")
+        assert tokens.known_count == 0
 
 
 async def test_failure_of_the_store_is_told_and_not_remembered(

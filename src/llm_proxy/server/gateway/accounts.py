@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from time import time
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
@@ -73,6 +73,7 @@ class Account:
         "__weakref__",
         "cap",
         "cell",
+        "digests",
         "exhausted_until",
         "granted",
         "has_cap",
@@ -93,6 +94,7 @@ class Account:
     def __init__(self, token_id: str) -> None:
         self.token_id = token_id
         self.cap: int | None = None  # as of the newest snapshot, to be told
+        self.digests: set[bytes] = set()  # of its snapshots, and of those that were let go
         self.permits = 0
         self.low = 0  # at fewer permits than that more are fetched
         self.lease_id = 0  # 0: none
@@ -195,16 +197,18 @@ class Accounts:
 
     # What goes on beside.
 
-    def void(self, token_id: str) -> None:
-        """From now on nothing is spent on what was granted before."""
+    def void(self, token_id: str) -> Collection[bytes]:
+        """From now on nothing is spent on what was granted before; the digests of its snapshots."""
         account = self._all.get(token_id)
         if account is None:
-            return
+            return ()
         account.version += 1
         account.exhausted_until = 0.0
         if account.lease_id:
             self._close_lease(account)
             self._start(self._hand_in_soon())
+        digests, account.digests = account.digests, set()
+        return digests
 
     def lose_store(self) -> None:
         """Whoever waits for it is refused."""

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 MAX_KNOWN: Final = 10_000
 MAX_UNKNOWN: Final = 10_000  # digests remembered as no token's
 UNKNOWN_FOR_S: Final = 5.0
+MAX_ALTERED: Final = 1000  # tokens and projects kept apart while others are looked up
 MAX_LOADING: Final = 256  # look-ups under way, of all clients
 FRESH_S: Final = 1.0  # others' use of a token is in the store by then
 
@@ -107,7 +108,9 @@ class Tokens:
         self._unknown: dict[bytes, float] = {}  # digest: until when, on the loop's clock
         self._loading: dict[bytes, asyncio.Task[None]] = {}
         self._waiters: dict[bytes, list[Waiter]] = {}
-        self._generation = 0
+        self._generation = 0  # how many changes there were
+        self._altered: dict[str, int] = {}  # by which of them, while something is looked up
+        self._all_altered = 0  # as which those count that are no longer in there
         self._guesses = Guesses(self._loop.time)
         self._grace: asyncio.TimerHandle | None = None
         self.is_store_lost = False
@@ -193,6 +196,8 @@ class Tokens:
             logger.warning("a token could not be looked up: %s", exc)
         finally:
             del self._loading[digest]
+            if not self._loading:
+                self._altered.clear()
             for waiter in self._waiters.pop(digest):
                 waiter(outcome)
 
@@ -200,18 +205,25 @@ class Tokens:
         while True:
             generation = self._generation
             grant = await self._source.load(digest)
-            if generation == self._generation:
-                break  # else something was altered meanwhile: look again
-        if grant is None:
-            self._remember_unknown(digest)
-            return gone()
+            if grant is None:
+                if generation == self._generation:  # else it may have been made meanwhile
+                    self._remember_unknown(digest)
+                return gone()
+            if not self._is_altered(grant, generation):
+                break
         account = self.accounts.of(grant.token_id)
         account.cap = grant.max_requests
+        account.digests.add(digest)
         token = KnownToken(grant, account, self._loop.time())
         if len(self._known) >= MAX_KNOWN:
             del self._known[next(iter(self._known))]
         self._known[digest] = token
         return token
+
+    def _is_altered(self, grant: TokenGrant, since: int) -> bool:
+        altered = self._altered
+        of_it = altered.get(grant.token_id, 0), altered.get(grant.project_id, 0)
+        return max(*of_it, self._all_altered) > since
 
     def _remember_unknown(self, digest: bytes) -> None:
         now, unknown = self._loop.time(), self._unknown
@@ -225,13 +237,19 @@ class Tokens:
         """From now on nothing is admitted on an older snapshot of this token or project."""
         self._generation += 1
         self._unknown.clear()
-        is_token = kind.startswith("token")
-        for digest, token in tuple(self._known.items()):
-            grant = token.grant
-            if identity == (grant.token_id if is_token else grant.project_id):
-                del self._known[digest]
-        if is_token:
-            self.accounts.void(identity)
+        if self._loading:
+            if len(self._altered) >= MAX_ALTERED:
+                self._altered.clear()
+                self._all_altered = self._generation
+            self._altered[identity] = self._generation
+        if kind.startswith("token"):
+            # Not by looking at all: whoever makes many tokens makes as many changes.
+            for digest in self.accounts.void(identity):
+                self._known.pop(digest, None)
+        elif kind.startswith("project"):
+            for digest, token in tuple(self._known.items()):
+                if token.grant.project_id == identity:
+                    del self._known[digest]
 
     def store_is_lost(self, grace_s: float) -> None:
         """What is known goes on working for so long; who waits for the store is refused."""
