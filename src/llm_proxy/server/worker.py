@@ -45,6 +45,7 @@ from llm_proxy.server.channel import (
     Serve,
     ShareLimits,
     StoreState,
+    ToWorker,
     WorkerConfig,
     decode_to_worker,
     encode,
@@ -295,25 +296,38 @@ async def _obey(
     """Follows the supervisor until there is none any more."""
     with contextlib.suppress(ConnectionError):  # instead of the end, when it left things unread
         while line := await reader.readline():
-            match decode_to_worker(line):
-                case Invalidate() as message:
-                    await worker.learn(message)
-                    worker.invalidate(message)
-                    writer.write(encode(Acknowledge(message.sequence)))
-                case StoreState() as message:
-                    worker.store_state(message)
-                case ShareLimits() as message:
-                    writer.write(encode(worker.share_limits(message)))
-                case LimitsAnswer() as message:
-                    worker.answer_limits(message)
-                case Collect(sequence=sequence):
-                    reporter.answer(sequence)
-                case Drain(timeout_s=timeout_s, idle_grace_s=idle_grace_s):
-                    worker.draining.ask(timeout_s, idle_grace_s)
-                case Serve() if not worker.draining.is_asked.is_set():
-                    await _listen(worker, listeners)
+            message = decode_to_worker(line)
+            try:
+                if (answer := await _obey_one(worker, message, listeners, reporter)) is not None:
+                    writer.write(encode(answer))
+            except Exception:  # without an answer the supervisor knows that it wasn't obeyed
+                logger.exception("a message of the supervisor could not be obeyed")
     logger.warning("the supervisor is gone; draining")
     worker.lose_supervisor()
+
+
+async def _obey_one(
+    worker: Worker, message: ToWorker, listeners: Sequence[socket.socket], reporter: Reporter
+) -> FromWorker | None:
+    """What the supervisor is to be told."""
+    match message:
+        case Invalidate():
+            await worker.learn(message)
+            worker.invalidate(message)
+            return Acknowledge(message.sequence)
+        case StoreState():
+            worker.store_state(message)
+        case ShareLimits():
+            return worker.share_limits(message)
+        case LimitsAnswer():
+            worker.answer_limits(message)
+        case Collect(sequence=sequence):
+            reporter.answer(sequence)
+        case Drain(timeout_s=timeout_s, idle_grace_s=idle_grace_s):
+            worker.draining.ask(timeout_s, idle_grace_s)
+        case Serve() if not worker.draining.is_asked.is_set():
+            await _listen(worker, listeners)
+    return None
 
 
 async def _listen(worker: Worker, listeners: Sequence[socket.socket]) -> None:

@@ -60,14 +60,6 @@ class TokenRow(peewee.Model):
         table_name = "tokens"
 
 
-class HostRow(peewee.Model):
-    id = peewee.TextField(primary_key=True)
-    last_seen_at = peewee.TextField()
-
-    class Meta:
-        table_name = "hosts"
-
-
 class LeaseRow(peewee.Model):
     id = peewee.AutoField()
     token_id = peewee.TextField()
