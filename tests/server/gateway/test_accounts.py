@@ -76,6 +76,7 @@ async def test_what_rests_is_not_told_again(leases: MemoryLeases) -> None:
     await settle(accounts)
     await settle(accounts)
     assert leases.calls == ["take", "settle"]
+    assert leases.looks == 1  # for leases whose answer was lost
 
 
 async def test_cap_is_exact(leases: MemoryLeases) -> None:

@@ -47,7 +47,7 @@ class LeaseSource(Protocol):
         """None: there is no such lease any more."""
 
     async def settle(self, uses: Sequence[LeaseUse]) -> Sequence[int]:
-        """The leases that are gone, by id."""
+        """The leases that are gone, by id; without any it sees to those that it lost sight of."""
 
     async def give_back(self, uses: Sequence[LeaseUse]) -> None: ...
 
@@ -277,6 +277,7 @@ class Accounts:
         unsettled, self._unsettled = self._unsettled, {}
         held = {account.lease_id: account for account in unsettled if account.lease_id}
         if not held:
+            await self._source.settle([])
             return False
         try:
             gone = await self._source.settle([self._use(account) for account in held.values()])
