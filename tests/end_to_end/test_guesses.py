@@ -64,11 +64,12 @@ async def test_well_formed_guesses_have_a_budget_and_others_are_not_held_up(
     before, begun = looked_up(server), time.monotonic()
     async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
         assert (await client.get("/v1/models", headers=headers)).status_code == 200
-        flood = asyncio.create_task(guess(server, lambda: new_secret().reveal(), GUESSES))
-        while not flood.done():
-            assert (await client.get("/v1/models", headers=headers)).status_code == 200
-            await asyncio.sleep(0.01)
-        statuses = await flood
+        async with asyncio.TaskGroup() as group:
+            flood = group.create_task(guess(server, lambda: new_secret().reveal(), GUESSES))
+            while not flood.done():
+                assert (await client.get("/v1/models", headers=headers)).status_code == 200
+                await asyncio.sleep(0.01)
+        statuses = flood.result()
     assert set(statuses) == {401, 429}
     seconds = int(time.monotonic() - begun) + 2
     assert PER_ADDRESS <= looked_up(server) - before <= PER_ADDRESS * seconds

@@ -145,6 +145,7 @@ def test_a_request_passes_when_every_list_allows_it(
 def head(**named: bytes) -> RequestHead:
     """Only what the check looks at."""
     made = RequestHead.__new__(RequestHead)
+    made.target = b"/v1/chat/completions"
     made.named = {name.replace("_", "-").encode(): value for name, value in named.items()}
     made.offers_websocket = False
     return made

@@ -120,6 +120,18 @@ async def test_guesses_of_one_address_have_a_budget(source: MemoryGrants) -> Non
     assert isinstance(await load(tokens, address="192.0.2.2"), KnownToken)
 
 
+async def test_token_that_was_known_is_no_guess(source: MemoryGrants) -> None:
+    """Whoever shares an address with a guesser isn't locked out by each change of the token."""
+    tokens = new_tokens(source)
+    assert isinstance(await load(tokens), KnownToken)
+    for number in range(PER_ADDRESS):
+        await load(tokens, token_digest(b"guess %d" % number))
+    tokens.invalidate("token", "token-1")
+    assert isinstance(await load(tokens), KnownToken)
+    tokens.invalidate("project", "project-1")
+    assert isinstance(await load(tokens), KnownToken)
+
+
 async def test_look_ups_of_all_clients_have_a_limit(source: MemoryGrants) -> None:
     tokens = new_tokens(source)
     source.may_load.clear()

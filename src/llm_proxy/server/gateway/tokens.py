@@ -105,6 +105,7 @@ class Tokens:
         self._knows_legacy_tokens = knows_legacy_tokens
         self._loop = asyncio.get_running_loop()
         self._known: dict[bytes, KnownToken] = {}
+        self._stale: dict[bytes, None] = {}  # digests that were known: looking them up is no guess
         self._unknown: dict[bytes, float] = {}  # digest: until when, on the loop's clock
         self._loading: dict[bytes, asyncio.Task[None]] = {}
         self._waiters: dict[bytes, list[Waiter]] = {}
@@ -154,7 +155,11 @@ class Tokens:
 
     def drop(self, digest: bytes) -> None:
         """It is loaded anew when it is wanted."""
-        self._known.pop(digest, None)
+        if self._known.pop(digest, None) is None:
+            return
+        if len(self._stale) >= MAX_KNOWN:
+            del self._stale[next(iter(self._stale))]
+        self._stale[digest] = None
 
     def load(self, digest: bytes, client_ip: str, waiter: Waiter) -> None:
         """Calls `waiter` later, with the token or the reason why there is none."""
@@ -168,7 +173,10 @@ class Tokens:
         if waiters is not None:
             waiters.append(waiter)
             return
-        if len(self._loading) >= MAX_LOADING or not self._guesses.may_look_up(client_ip):
+        is_guess = digest not in self._stale
+        if is_guess and (
+            len(self._loading) >= MAX_LOADING or not self._guesses.may_look_up(client_ip)
+        ):
             refusal = Refusal(
                 "rate_limited",
                 "Too many tokens that this server had not seen before; wait a second.",
@@ -205,6 +213,7 @@ class Tokens:
         while True:
             generation = self._generation
             grant = await self._source.load(digest)
+            self._stale.pop(digest, None)
             if grant is None:
                 if generation == self._generation:  # else it may have been made meanwhile
                     self._remember_unknown(digest)
@@ -216,7 +225,7 @@ class Tokens:
         account.digests.add(digest)
         token = KnownToken(grant, account, self._loop.time())
         if len(self._known) >= MAX_KNOWN:
-            del self._known[next(iter(self._known))]
+            self.drop(next(iter(self._known)))
         self._known[digest] = token
         return token
 
@@ -245,23 +254,27 @@ class Tokens:
         if kind.startswith("token"):
             # Not by looking at all: whoever makes many tokens makes as many changes.
             for digest in self.accounts.void(identity):
-                self._known.pop(digest, None)
+                self.drop(digest)
         elif kind.startswith("project"):
             for digest, token in tuple(self._known.items()):
                 if token.grant.project_id == identity:
-                    del self._known[digest]
+                    self.drop(digest)
 
     def store_is_lost(self, grace_s: float) -> None:
         """What is known goes on working for so long; who waits for the store is refused."""
         if self.is_store_lost:
             return
         self.is_store_lost = True
-        self._grace = self._loop.call_later(grace_s, self._known.clear)
+        self._grace = self._loop.call_later(grace_s, self._drop_all)
         self.accounts.lose_store()
         for digest, waiters in tuple(self._waiters.items()):
             self._waiters[digest] = []
             for waiter in waiters:
                 waiter(store_unavailable())
+
+    def _drop_all(self) -> None:
+        for digest in tuple(self._known):
+            self.drop(digest)
 
     def store_is_back(self) -> None:
         self.is_store_lost = self.accounts.is_store_lost = False
