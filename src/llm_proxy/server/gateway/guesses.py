@@ -15,7 +15,10 @@ _MEMORY_S: Final = 60.0  # of addresses that guessed
 
 
 class Guesses:
-    """A client that never guessed is looked up whatever others do; an IPv6 client is its /64."""
+    """A client that never guessed is looked up whatever others do; an IPv6 client is its /64.
+
+    What is under way when a budget is used up is let through: it may be no guess.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
