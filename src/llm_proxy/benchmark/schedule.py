@@ -1,0 +1,57 @@
+"""When the requests of an open load are due."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+
+from llm_proxy.benchmark.plan import Open
+
+
+def due_times(
+    load: Open, *, seed: int, process: int = 0, processes: int = 1, lanes: int = 1
+) -> Iterator[float]:
+    """Seconds since the start, ascending. Rates are those of each lane; processes share them:
+    constant arrivals are dealt out in turn, Poisson processes add up to one."""
+    if load.arrivals == "constant":
+        counts = _in_turn(process, processes)
+    else:
+        counts = _exponential(random.Random(f"{seed}/{process}"), float(processes))
+    yield from _invert(load, counts, lanes)
+
+
+def _in_turn(process: int, processes: int) -> Iterator[float]:
+    count = float(process)
+    while True:
+        yield count
+        count += processes
+
+
+def _exponential(source: random.Random, mean: float) -> Iterator[float]:
+    count = 0.0
+    while True:
+        count += source.expovariate(1.0 / mean)
+        yield count
+
+
+def _invert(load: Open, counts: Iterator[float], lanes: int) -> Iterator[float]:
+    """Times at which so many requests were due: the rate is linear within a stage."""
+    begins_at = before = 0.0
+    rate = load.start_rate * lanes
+    count = next(counts)
+    for stage in load.stages:
+        end_rate = stage.rate * lanes
+        until = before + (rate + end_rate) / 2 * stage.duration_s
+        slope = (end_rate - rate) / stage.duration_s
+        while count < until:
+            yield begins_at + _time_of(count - before, rate, slope)
+            count = next(counts)
+        before, rate = until, end_rate
+        begins_at += stage.duration_s
+
+
+def _time_of(count: float, rate: float, slope: float) -> float:
+    """Solves rate * t + slope * t² / 2 = count, in the form that is exact for small slopes."""
+    root = math.sqrt(max(0.0, rate * rate + 2 * slope * count))
+    return 2 * count / (rate + root) if count else 0.0
