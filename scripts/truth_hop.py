@@ -13,7 +13,7 @@ import asyncio
 import json
 import re
 import time
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 from truth_upstream import wait_until
@@ -32,8 +32,7 @@ class ClientSide(asyncio.Protocol):
         self.pieces: asyncio.Queue[bytes] = asyncio.Queue()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self.sending = asyncio.ensure_future(self.send())
 
     def data_received(self, data: bytes) -> None:

@@ -18,7 +18,7 @@ import json
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import httptools
 import uvloop
@@ -31,6 +31,7 @@ STALL_EVERY, STALL_MS = 5, 250.0  # 25 times the usual gap
 SLOW_EVERY, SLOW_MS = 3, 60.0  # 6 times: slow, but no stall
 FAULTS = ((10, "cut"), (11, "reset"), (13, "broken stream"), (17, "5xx"), (19, "4xx"))
 CUT_AFTER = 7
+CUT_WAIT_S = 0.02  # until what was sent is read: a reset throws away what isn't
 
 Entry = dict[str, Any]
 Log = list[Entry]
@@ -46,8 +47,7 @@ class Connection(asyncio.Protocol):
         self.answering: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self.parser = httptools.HttpRequestParser(self)
 
     def data_received(self, data: bytes) -> None:
@@ -155,6 +155,7 @@ class Upstream:
         connection.start_stream()
         for word in range(WORDS):
             if word == CUT_AFTER and fault in ("cut", "reset"):
+                await asyncio.sleep(CUT_WAIT_S)
                 connection.transport.close() if fault == "cut" else connection.transport.abort()
                 return
             connection.send_word(word)

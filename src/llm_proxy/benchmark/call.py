@@ -141,7 +141,7 @@ class Call:
                 self._hash.update(body)
             if self._meter is not None:
                 self._meter.feed(body, (monotonic_ns() - self._sent) // 100)
-                if 0 < self._cancel_after <= self._meter.tokens and not ends:
+                if 0 < self._cancel_after <= self._meter.events and not ends:
                     self._hang_up()
                     return
         if ends:

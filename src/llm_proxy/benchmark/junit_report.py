@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Final
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+from llm_proxy.benchmark.markup import writable
 from llm_proxy.benchmark.metric import parse_metric
 from llm_proxy.benchmark.report import Check, Report
 
 _FIGURES: Final = ("rps", "errors", "mean", "p50", "p90", "p99", "max", "ttft.p50", "added.typical")
-# What XML 1.0 has no way to write: section 2.2.
-_UNWRITABLE: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit(report: Report) -> bytes:
@@ -30,21 +28,22 @@ def junit(report: Report) -> bytes:
     )
     properties = SubElement(suite, "properties")
     for name, value in _properties(report):
-        SubElement(properties, "property", {"name": name, "value": _writable(value)})
+        SubElement(properties, "property", {"name": name, "value": writable(value)})
     for check in report.checks:
         _add_case(suite, check)
     indent(suites)
-    return tostring(suites, encoding="utf-8", xml_declaration=True) + b"\n"
+    document: bytes = tostring(suites, encoding="utf-8", xml_declaration=True)
+    return document + b"\n"
 
 
 def _add_case(suite: Element, check: Check) -> None:
     attributes = {
         "classname": f"llm-proxy.benchmark.{check.kind}",
-        "name": _writable(check.name),
+        "name": writable(check.name),
         "time": "0",
     }
     case = SubElement(suite, "testcase", attributes)
-    message = _writable(check.message)
+    message = writable(check.message)
     if check.passed:
         SubElement(case, "system-out").text = message
     else:
@@ -64,7 +63,3 @@ def _properties(report: Report) -> Iterator[tuple[str, str]]:
         value = metric.value(report)
         if value is not None:
             yield metric.name, metric.show(value)
-
-
-def _writable(text: str) -> str:
-    return _UNWRITABLE.sub("\ufffd", text)

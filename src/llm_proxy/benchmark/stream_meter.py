@@ -15,7 +15,11 @@ MOST_GAPS: Final = 100_000
 _STALL_FACTOR: Final = 10
 _SHORTEST_STALL: Final = TICKS_PER_MS
 
-_QUOTE: Final = ord('"')
+_MOST_SPACE: Final = 16
+_ERROR: Final = re.compile(
+    rb'"type"\s*:\s*"(?:error|response\.failed)"|data:\s*\{\s*"error"\s*:\s*(?:\{|"[^"])'
+)
+_ERROR_OBJECT: Final = re.compile(_ERROR.pattern + rb'|"error"\s*:\s*\{')
 _USAGE: Final = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,12})')
 
 
@@ -29,6 +33,7 @@ class _Format(msgspec.Struct, frozen=True, kw_only=True):
     token: bytes  # found in every event that says something
     texts: tuple[bytes, ...]  # the keys it may say it with
     ends: tuple[bytes, ...]  # one of them is found in its last event
+    error: re.Pattern[bytes] = _ERROR_OBJECT
 
 
 _FORMATS: Final = (
@@ -37,6 +42,7 @@ _FORMATS: Final = (
         token=b'.delta"',
         texts=(b'"delta":',),
         ends=(b'"response.completed"', b'"response.failed"', b'"response.incomplete"'),
+        error=_ERROR,  # its items tell of errors of tools, which aren't the stream's
     ),
     _Format(
         mark=b'"message_start"',
@@ -61,12 +67,12 @@ class StreamMeter:
     """Times are ticks of 100 ns since the request was sent; -1 is "none"."""
 
     __slots__ = (
-        "_events",
         "_format",
         "_has_ended",
         "_last_token",
         "_rest",
         "_usage",
+        "events",
         "first_token",
         "gaps",
         "has_error",
@@ -79,7 +85,7 @@ class StreamMeter:
         self.gaps = array("q")  # between tokens; 0 for those that arrived in one piece
         self.has_error = False
         self._format: _Format | None = None
-        self._events = 0  # that said something
+        self.events = 0  # that said something
         self._last_token = NONE
         self._usage = NONE
         self._has_ended = False
@@ -89,17 +95,24 @@ class StreamMeter:
         """Bytes of the body without its transfer coding, cut anywhere."""
         if self._rest:
             data = self._rest + data
+        elif self._usual and self._is_usual(data):
+            self._on_token(data, now)
+            return
         start = 0
         while (end := data.find(b"\n", start)) >= 0:
-            if end - start > 5:
-                self._on_line(_shortened(data[start:end]), now)
+            if data.startswith(b"data:", start):
+                self._on_data(_shortened(data[start:end]), now)
+                if not self._usual and self._format is not None:
+                    self._usual = _usual_head(data[:end], self._format)
+            elif data.startswith(b"event:", start) and data[start + 6 : end].strip() == b"error":
+                self.has_error = True
             start = end + 1
         self._rest = _shortened(data[start:]) if start < len(data) else b""
 
     @property
     def tokens(self) -> int:
         """As the stream's usage tells, else the number of events that said something."""
-        return self._events if self._usage == NONE else self._usage
+        return self.events if self._usage == NONE else self._usage
 
     @property
     def is_complete(self) -> bool:
@@ -109,9 +122,9 @@ class StreamMeter:
         return _is_done(self._rest)  # some servers leave out the line's end
 
     def mean_gap(self) -> int:
-        if self._events < 2:
+        if self.events < 2:
             return NONE
-        return (self._last_token - self.first_token) // (self._events - 1)
+        return (self._last_token - self.first_token) // (self.events - 1)
 
     def stalls(self) -> int:
         """Gaps far longer than this stream's usual ones."""
@@ -141,4 +154,61 @@ class StreamMeter:
             self._usage = int(told[-1])
 
     def _recognise(self, line: bytes) -> _Format:
-        ...
+        """The first event that isn't an error tells the format."""
+        for kind in _FORMATS:
+            if kind.mark in line:
+                self._format = kind
+                return kind
+        if _is_event(line) and not _ERROR_OBJECT.search(line):
+            self._format = _UNKNOWN
+        return _UNKNOWN
+
+    def _on_token(self, now: int) -> None:
+        if self.events == 0:
+            self.first_token = now
+        else:
+            if self.events == 1:
+                self.second_token = now
+            if self.events <= MOST_GAPS:
+                self.gaps.append(now - self._last_token)
+        self.events += 1
+        self._last_token = now
+        self._usage = NONE  # what was told before is out of date
+
+    def _on_other(self, line: bytes, kind: _Format, now: int) -> None:
+        if kind.error.search(line):
+            self.has_error = True
+        elif kind is _UNKNOWN and _is_event(line):
+            self._on_token(now)
+        if _is_done(line) or any(end in line for end in kind.ends):
+            self._has_ended = True
+
+
+def _shortened(line: bytes) -> bytes:
+    """Of a line that is too long to keep, its two ends: the kind and the usage are there."""
+    if len(line) <= LONGEST_LINE:
+        return line
+    return line[: LONGEST_LINE // 2] + line[-LONGEST_LINE // 2 :]
+
+
+def _is_done(line: bytes) -> bool:
+    return line.startswith(b"data:") and line[5:].strip() == b"[DONE]"
+
+
+def _is_event(line: bytes) -> bool:
+    return line[5:].strip() not in (b"", b"[DONE]")
+
+
+def _says_something(line: bytes, keys: tuple[bytes, ...]) -> bool:
+    """Whether a string that isn't empty stands behind one of the keys."""
+    for key in keys:
+        at = line.find(key)
+        while at >= 0:
+            at += len(key)
+            value = line[at : at + 2]
+            if value[:1].isspace():
+                value = line[at : at + _MOST_SPACE].lstrip()
+            if value.startswith(b'"') and not value.startswith(b'""'):
+                return True
+            at = line.find(key, at)
+    return False

@@ -15,10 +15,12 @@ LARGEST_FILE: Final = 64 * 1024 * 1024  # every generator process holds all of i
 _FORMS: Final = 'a string, {"prompt": …}, {"messages": […]} or a whole request body'
 
 
-def read_data(text: str, stdin: BinaryIO) -> bytes:
-    """`@FILE`, `@-` for stdin, or the body itself. Raises ConfigError."""
-    if text == "@-":
-        return _limited(stdin.read(LARGEST_FILE + 1), "--data @-")
+def read_stdin(stdin: BinaryIO) -> bytes:
+    return _limited(stdin.read(LARGEST_FILE + 1), "--data @-")
+
+
+def read_data(text: str) -> bytes:
+    """`@FILE`, or the body itself. Raises ConfigError."""
     if text.startswith("@"):
         return _read_file(Path(text[1:]), "--data")
     return text.encode()

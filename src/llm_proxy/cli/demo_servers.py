@@ -38,6 +38,7 @@ class DemoServers:
     home: Path
     mock_url: str
     proxy_url: str
+    server_pid: int
 
     @property
     def event_log(self) -> Path:
@@ -45,18 +46,21 @@ class DemoServers:
 
 
 @contextmanager
-def demo_servers(home: Path, *, tokens_per_second: float) -> Iterator[DemoServers]:
+def demo_servers(
+    home: Path, *, tokens_per_second: float, has_event_log: bool = True
+) -> Iterator[DemoServers]:
     """Raises LLMProxyError with the reason when one of them doesn't start."""
     mock = _start(["mock", "--addr", "127.0.0.1:0", "--json"], home / "mock.log", tokens_per_second)
     try:
         mock_address = _mock_address(mock, home / "mock.log")
         (home / "providers.yaml").write_text(_PROVIDERS.format(mock=mock_address))
-        server = _start(_server_arguments(home), home / "server.log")
+        server = _start(_server_arguments(home, has_event_log), home / "server.log")
         try:
             yield DemoServers(
                 home=home,
                 mock_url=f"http://{mock_address}",
                 proxy_url=f"http://{_server_address(server, home)}",
+                server_pid=server.pid,
             )
         finally:
             _end(server)
@@ -64,10 +68,11 @@ def demo_servers(home: Path, *, tokens_per_second: float) -> Iterator[DemoServer
         _end(mock)
 
 
-def _server_arguments(home: Path) -> list[str]:
+def _server_arguments(home: Path, has_event_log: bool) -> list[str]:
+    event_log = ["--file-event-log", str(home / "events.jsonl")] if has_event_log else []
     return [
         *("server", "start", "--addr", "127.0.0.1:0", "--config", str(home / "providers.yaml")),
-        *("--db", str(home / "demo.db"), "--file-event-log", str(home / "events.jsonl")),
+        *("--db", str(home / "demo.db"), *event_log),
     ]
 
 

@@ -1,0 +1,253 @@
+"""The sections of the HTML report that only some runs have."""
+
+from __future__ import annotations
+
+from typing import Final
+from xml.etree.ElementTree import Element
+
+from llm_proxy.benchmark.html_tables import (
+    counted,
+    difference,
+    distributions,
+    facts,
+    mark,
+    section,
+    table,
+)
+from llm_proxy.benchmark.interval_chart import interval_chart
+from llm_proxy.benchmark.markup import Child, node
+from llm_proxy.benchmark.metric import Metric, parse_metric
+from llm_proxy.benchmark.precision import format_ms, format_rate, format_share
+from llm_proxy.benchmark.report import Change, Distribution, Report, Streams
+from llm_proxy.benchmark.svg_axes import WIDTH
+
+_FEW: Final = ("mean", "p50", "p90", "p99", "p99.9", "max")
+
+
+def added_section(report: Report) -> Element | None:
+    differences = {
+        "Latency": ("to the latency", report.added_latency_ms),
+        "Time to the first token": ("to the time to the first token", report.added_ttft_ms),
+        "Between tokens": ("between two tokens", report.added_inter_token_ms),
+    }
+    parts: list[Child] = []
+    for name, (what, added) in differences.items():
+        if added is not None:
+            parts += [node("h3", name), difference(what, added), interval_chart(name, added)]
+    if not parts:
+        return None
+    parts.append(distributions({name: added for name, (_what, added) in differences.items()}))
+    note = "Differences of pairs, proxied minus direct, each pair sent at the same time."
+    return section("What the proxy adds", node("p", note, class_="note"), *parts)
+
+
+def streams_section(report: Report) -> Element | None:
+    sides = {"": report.streams, "direct: ": report.direct.streams if report.direct else None}
+    rows: dict[str, Distribution | None] = {}
+    for prefix, streams in sides.items():
+        if streams is not None:
+            rows[f"{prefix}first token"] = streams.ttft_ms
+            rows[f"{prefix}second token"] = streams.second_token_ms
+            rows[f"{prefix}between tokens"] = streams.inter_token_ms
+    if report.streams is None:
+        return None
+    return section("Streams", distributions(rows), _stream_facts(report.streams))
+
+
+def fidelity_section(report: Report) -> Element | None:
+    fidelity = report.fidelity
+    if fidelity is None:
+        return None
+    if fidelity.verdict == "equal":
+        text = (
+            f"{fidelity.compared:,} answers through the proxy were the same bytes as direct ones."
+        )
+    elif fidelity.verdict == "different":
+        which = ", ".join(str(body) for body in fidelity.bodies)
+        text = (
+            f"{fidelity.different:,} of {fidelity.compared:,} answers through the proxy weren't "
+            f"the bytes that came directly; request bodies (from 0): {which}."
+        )
+    else:
+        text = f"Not comparable: {fidelity.reason or 'there was nothing to compare'}."
+    verdict = None if fidelity.verdict == "not comparable" else mark(fidelity.verdict == "equal")
+    return section("Fidelity", node("p", verdict, " ", text))
+
+
+def server_timing_section(report: Report) -> Element | None:
+    timing = report.server_timing
+    if timing is None:
+        return None
+    parts = {
+        "proxy": timing.proxy_ms,
+        "upstream": timing.upstream_ms,
+        "unexplained": timing.unexplained_ms,
+    }
+    return section(
+        "Where the time went",
+        node("p", f"By the Server-Timing of {timing.answers:,} answers. ", class_="note"),
+        _shares({name: it.mean for name, it in parts.items()}),
+        distributions(parts),
+    )
+
+
+def answers_section(report: Report) -> Element:
+    """By status, and errors by kind."""
+    kinds = {**report.status_codes, **report.error_kinds}
+    direct = report.direct
+    rows: list[list[Child]] = []
+    for name in kinds:
+        cells = [f"{_count(report.status_codes, report.error_kinds, name):,}"]
+        if direct is not None:
+            cells.append(f"{_count(direct.status_codes, direct.error_kinds, name):,}")
+        rows.append([name if name.isdigit() else f"error: {name}", *cells])
+    head = ["", "llm-proxy", "direct"] if direct else ["", "requests"]
+    traffic = facts(
+        {
+            "requests": f"{report.requests:,}",
+            "errors": f"{report.errors:,} ({format_share(report.error_rate)})",
+            "cancelled": f"{report.cancelled:,}" if report.cancelled else None,
+            "bytes sent": f"{report.bytes_sent:,}",
+            "bytes received": f"{report.bytes_received:,}",
+        }
+    )
+    return section("Answers", table(head, rows), traffic)
+
+
+def process_section(report: Report) -> Element | None:
+    usage = report.process
+    if usage is None:
+        return None
+    memory = (usage.memory_before_mib, usage.memory_peak_mib, usage.memory_after_mib)
+    return section(
+        "The target's processes",
+        facts(
+            {
+                "CPU per request": format_ms(usage.cpu_us_per_request / 1000),
+                "CPU": format_ms(usage.cpu_s * 1000),
+                "memory before · peak · after": " · ".join(f"{it:.1f}" for it in memory) + " MiB",
+                "processes": ", ".join(map(str, usage.pids)),
+            }
+        ),
+    )
+
+
+def runs_section(report: Report) -> Element | None:
+    if not report.runs:
+        return None
+    has_added = any(run.added_typical_ms is not None for run in report.runs)
+    rows: list[list[Child]] = [
+        [
+            str(i),
+            f"{format_rate(run.requests_per_second)}/s",
+            *(_ms(run.latency_ms, name) for name in ("p50", "p99", "max")),
+            f"{run.errors:,}",
+            *([format_ms(run.added_typical_ms)] if has_added else []),
+        ]
+        for i, run in enumerate(report.runs, 1)
+    ]
+    head = ["run", "rate", "p50", "p99", "max", "errors", *(["added"] if has_added else [])]
+    note = "The figures of this page are those of the median run."
+    return section("Repeats", node("p", note, class_="note"), table(head, rows))
+
+
+def find_max_section(report: Report) -> Element | None:
+    found = report.find_max
+    if found is None:
+        return None
+    rows: list[list[Child]] = [
+        [
+            f"{format_rate(probe.rate)}/s" + (" (confirming)" if probe.is_confirmation else ""),
+            f"{format_rate(probe.requests_per_second)}/s",
+            _ms(probe.latency_ms, "p50"),
+            _ms(probe.latency_ms, "p99"),
+            node("span", mark(probe.passed), " ", probe.reason),
+        ]
+        for probe in found.probes
+    ]
+    return section(
+        "The highest rate",
+        node("p", found.note),
+        node("p", "Limits: " + ", ".join(found.slo), class_="note"),
+        table(["asked for", "answered", "p50", "p99", "limits"], rows),
+    )
+
+
+def comparison_section(report: Report) -> Element | None:
+    comparison = report.comparison
+    if comparison is None:
+        return None
+    rows: list[list[Child]] = []
+    for change in comparison.changes:
+        metric = parse_metric(change.metric)
+        rows.append(
+            [
+                change.metric,
+                metric.show(change.old),
+                metric.show(change.new),
+                _change(metric, change),
+            ]
+        )
+    return section(
+        "Compared with an earlier report",
+        node("p", f"{comparison.file}, of {comparison.started_at}", class_="note"),
+        *(node("p", "⚠ ", warning, class_="warning") for warning in comparison.warnings),
+        table(["", "then", "now", "change"], rows),
+    )
+
+
+def _change(metric: Metric, change: Change) -> Element:
+    """Better or worse in words too; a change of nothing is neither."""
+    text = "from 0" if change.change is None else f"{change.change * 100:+.3g} %"
+    if change.new == change.old:
+        return node("span", "none")
+    is_better = (change.new > change.old) == metric.more_is_better
+    word, class_ = ("better", "pass") if is_better else ("worse", "fail")
+    return node("span", f"{text} ", node("span", word, class_=class_))
+
+
+def _shares(means: dict[str, float]) -> Element:
+    """The means lie end to end: they add up, as percentiles don't."""
+    whole = sum(max(mean, 0.0) for mean in means.values()) or 1.0
+    text = ", ".join(f"{name} {max(mean, 0.0) / whole:.0%}" for name, mean in means.items())
+    bar = node(
+        "svg",
+        node("title", text),
+        viewBox=f"0 0 {WIDTH:g} 44",
+        role="img",
+        aria_label=text,
+        class_="shares",
+    )
+    at = 0.0
+    for name, mean in means.items():
+        width = max(mean, 0.0) / whole * WIDTH
+        bar.append(node("rect", x=at, y=4, width=width, height=14, class_=f"share {name}"))
+        if width > 64:
+            bar.append(
+                node("text", f"{name} {width / WIDTH:.0%}", x=at + 2, y=34, class_="axis-name")
+            )
+        at += width
+    return bar
+
+
+def _stream_facts(streams: Streams) -> Element:
+    per_stream = streams.tokens_per_second_per_stream
+    return facts(
+        {
+            "tokens": f"{streams.tokens:,}",
+            "tokens/s": format_rate(streams.tokens_per_second),
+            "tokens/s of one stream (p50)": format_rate(per_stream.p50) if per_stream else None,
+            "stalls": f"{streams.stalls:,} in {counted(streams.stalled_streams, 'stream')}",
+            "cut": f"{streams.cut:,}",
+            "broken": f"{streams.broken:,}",
+            "cancelled": f"{streams.cancelled:,}" if streams.cancelled else None,
+        }
+    )
+
+
+def _count(statuses: dict[str, int], errors: dict[str, int], name: str) -> int:
+    return statuses.get(name, errors.get(name, 0))
+
+
+def _ms(distribution: Distribution | None, name: str) -> str:
+    return format_ms(None if distribution is None else getattr(distribution, name))

@@ -1,0 +1,1 @@
+"""Talking with a model through the proxy: the client, the conversation and the terminal."""
