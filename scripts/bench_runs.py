@@ -23,12 +23,15 @@ BARE = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 Report = dict[str, Any]
 
 
-def run_benchmark(*arguments: object, before: Sequence[str] = ()) -> Report:
-    """The report of one run; `before` is put in front of the command, such as taskset and its mask."""
+def run_benchmark(
+    *arguments: object, token: str | None = None, before: Sequence[str] = ()
+) -> Report:
+    """The report of one run; `before` comes in front of the command, such as taskset."""
     with tempfile.TemporaryDirectory(prefix="llmp-") as home:
         command = [*before, PROGRAM, "benchmark", "--json", "--yes", *map(str, arguments)]
+        environ = kept_environ(home) | ({"PROXY_TOKEN": token} if token else {})
         done = subprocess.run(
-            command, env=_environ(home), capture_output=True, text=True, timeout=LONGEST_RUN_S
+            command, env=environ, capture_output=True, text=True, timeout=LONGEST_RUN_S
         )
     if done.returncode not in WITH_A_REPORT or not done.stdout.startswith("{"):
         sys.exit(f"`{' '.join(command)}` ended with {done.returncode}:\n{done.stderr[-2000:]}")
@@ -51,7 +54,7 @@ def program(*command: object) -> Iterator[Report]:
     with tempfile.TemporaryDirectory(prefix="llmp-") as home:
         process = subprocess.Popen(
             [str(word) for word in command],
-            env=_environ(home),
+            env=kept_environ(home),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
@@ -89,7 +92,7 @@ def read_log(url: str) -> list[Report]:
         return log
 
 
-def _environ(home: str) -> dict[str, str]:
+def kept_environ(home: str) -> dict[str, str]:
     """Of somebody who has set nothing."""
     kept = {name: value for name, value in os.environ.items() if name in KEPT}
     return kept | {"LLM_PROXY_HOME": home}

@@ -1,11 +1,11 @@
-"""The truth trials: each lets `llm-proxy benchmark` loose on a known behaviour and judges its report."""
+"""Each trial lets `llm-proxy benchmark` loose on a known behaviour and judges its report."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from statistics import fmean
-from typing import Any
 from urllib.parse import urlsplit
 
 from bench_runs import Report, mock, read_log, run_benchmark, run_with_samples, truth
@@ -161,7 +161,9 @@ def find_slow_hop(quick: bool, seed: int) -> list[Finding]:
     ttft, gap = report["added_ttft_ms"], report["added_inter_token_ms"]
     low, high = beside_hop["ci95"]
     return [
-        equal("found, beside a hop and beside none", 2, sum(map(is_found, (beside_hop, beside_none)))),
+        equal(
+            "found, beside a hop and beside none", 2, sum(map(is_found, (beside_hop, beside_none)))
+        ),
         within("beside a hop, ms: interval begins", 0, held + CLOSE_MS, low),
         within("beside a hop, ms: interval ends", held - CLOSE_MS, 2 * held, high),
         within("beside a hop, ms", held - 3 * CLOSE_MS, held + 3 * CLOSE_MS, beside_hop["typical"]),
@@ -196,14 +198,13 @@ def catch_changed_byte(quick: bool, seed: int) -> list[Finding]:
     """A hop that changes one letter in every 7th answer, and one that changes nothing."""
     count = 100 if quick else 1000
     findings = []
-    for kind in ("--stream", "--seed=1"):  # streams, then plain answers
+    for what, kind in (("streams", ("--stream",)), ("plain answers", ())):
         with mock() as url, _hop(url, "--spoil-every", 7) as spoiling, _hop(url) as honest:
-            load = (kind, "-n", count)
+            load = (*kind, "-n", count)
             report = _run(spoiling, url, *load)
             spoiled = [entry["spoiled"] for entry in read_log(spoiling)]
             clean = _run(honest, url, *load)["fidelity"]
         caught = report["fidelity"]
-        what = "streams" if kind == "--stream" else "plain answers"
         findings += [
             equal(f"{what}: verdict", "different", caught["verdict"]),
             equal(f"{what}: different", sum(spoiled[-report["requests"] :]), caught["different"]),
@@ -215,7 +216,7 @@ def catch_changed_byte(quick: bool, seed: int) -> list[Finding]:
 
 
 def find_pace_of_streams(quick: bool, seed: int) -> list[Finding]:
-    """20 tokens, the first after 30 ms, 10 ms apart; a gap of 60 ms in every 3rd, 250 ms in every 5th."""
+    """The first token after 30 ms, others 10 ms apart; 60 ms once in a 3rd, 250 ms in a 5th."""
     count = 60 if quick else 300
     with truth("upstream", "paced") as (url, _):
         load = ("--stream", "-c", 6, "-n", count)
@@ -231,13 +232,17 @@ def find_pace_of_streams(quick: bool, seed: int) -> list[Finding]:
             "between:", gaps, streams["inter_token_ms"], slack_ms=SLACK_MS, less_ms=SLACK_MS
         ),
         equal("tokens", count * WORDS, streams["tokens"]),
-        equal("stalls, in streams", (stalls, stalls), (streams["stalls"], streams["stalled_streams"])),
+        equal(
+            "stalls, in streams", (stalls, stalls), (streams["stalls"], streams["stalled_streams"])
+        ),
         equal("cut, broken", (0, 0), (streams["cut"], streams["broken"])),
     ]
 
 
-def _hop(url: str, *options: object) -> Any:
-    return _first(truth("hop", urlsplit(url).port, *options))
+@contextmanager
+def _hop(url: str, *options: object) -> Iterator[str]:
+    with truth("hop", urlsplit(url).port, *options) as (hop,):
+        yield hop
 
 
 def _run(target: str, direct: str, *load: object) -> Report:

@@ -18,6 +18,7 @@ import json
 import random
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 import httptools
@@ -193,9 +194,7 @@ async def wait_until(when: float) -> None:
 async def serve(options: argparse.Namespace) -> None:
     upstream, loop = Upstream(options), asyncio.get_running_loop()
     servers = [
-        await loop.create_server(
-            lambda port=port: Connection(upstream, port), "127.0.0.1", 0, backlog=4096
-        )
+        await loop.create_server(partial(Connection, upstream, port), "127.0.0.1", 0, backlog=4096)
         for port in range(PORTS)
     ]
     ports = [server.sockets[0].getsockname()[1] for server in servers]

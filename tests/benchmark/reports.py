@@ -28,10 +28,10 @@ def make_report(**changes: Any) -> Report:
         "series": make_series(),
         "spread": {
             "requests_per_second": r.Spread(low=194.0, high=206.0),
-            "latency_ms.mean": r.Spread(low=0.54, high=0.57),
+            "latency_ms.mean": r.Spread(low=0.53, high=0.55),
             "latency_ms.p50": r.Spread(low=0.51, high=0.53),
             "latency_ms.p90": r.Spread(low=0.75, high=0.79),
-            "latency_ms.p99": r.Spread(low=1.03, high=1.12),
+            "latency_ms.p99": r.Spread(low=0.96, high=1.05),
         },
         "direct": make_side(median_ms=0.41, seed=2, server_timing=None),
         "added_latency_ms": make_added(0.11),
@@ -52,6 +52,9 @@ def make_stream_report(**changes: Any) -> Report:
         **fields_of(side),
         "direct": make_side(median_ms=300.0, seed=2, streams=make_streams(ttft_ms=19.5)),
         "workload": make_workload(preset="chat-stream", stream=True),
+        "series": make_series(scale=600.0),
+        "spread": {"requests_per_second": r.Spread(low=194.0, high=206.0)},
+        "added_latency_ms": make_added(9.8),
         "added_ttft_ms": make_added(0.4),
         "added_inter_token_ms": make_added(0.002, found=False),
     }
@@ -119,7 +122,7 @@ def make_added(typical: float, *, found: bool = True) -> Added:
     )
 
 
-def make_series(*, length: int = 10, **changes: Any) -> tuple[Second, ...]:
+def make_series(*, length: int = 10, scale: float = 1.0, **changes: Any) -> tuple[Second, ...]:
     return tuple(
         Second(
             **{
@@ -128,11 +131,11 @@ def make_series(*, length: int = 10, **changes: Any) -> tuple[Second, ...]:
                 "requests": 200 + (i * 37) % 11,
                 "errors": 1 if i in (3, 7) else 0,
                 "requests_per_second": 200.0 + (i * 37) % 11,
-                "p50_ms": 0.5 + 0.01 * ((i * 29) % 7),
-                "p99_ms": 1.0 + 0.04 * ((i * 31) % 9),
+                "p50_ms": scale * (0.5 + 0.01 * ((i * 29) % 7)),
+                "p99_ms": scale * (1.0 + 0.04 * ((i * 31) % 9)),
                 "in_flight": 10,
-                "direct_p50_ms": 0.4 + 0.01 * ((i * 23) % 5),
-                "direct_p99_ms": 0.8 + 0.03 * ((i * 17) % 6),
+                "direct_p50_ms": scale * (0.4 + 0.01 * ((i * 23) % 5)),
+                "direct_p99_ms": scale * (0.8 + 0.03 * ((i * 17) % 6)),
                 **changes,
             }
         )

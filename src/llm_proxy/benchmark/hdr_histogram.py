@@ -106,12 +106,42 @@ class HdrHistogram:
             value, width = _bucket(index)
             yield Bucket(value, value + width - 1, count)
 
+    def packed(self) -> PackedHistogram:
+        return PackedHistogram(
+            indices=array("H", self._counts),
+            counts=array("Q", self._counts.values()),
+            total=self._total,
+            min=self.min,
+            max=self.max,
+            clamped=self.clamped,
+        )
+
     def encode_v2(self) -> bytes:
         """The compressed payload, which logs hold in base64."""
         counts = _encode_counts(sorted(self._counts.items()))
         header = _HEADER.pack(_COOKIE, len(counts), 0, _SIGNIFICANT_DIGITS, 1, HIGHEST, 1.0)
         payload = zlib.compress(header + counts)
         return _ENVELOPE.pack(_COMPRESSED_COOKIE, len(payload)) + payload
+
+
+class PackedHistogram(msgspec.Struct, frozen=True, kw_only=True):
+    """One that rests: a tenth of the memory."""
+
+    indices: array[int]
+    counts: array[int]
+    total: int
+    min: int
+    max: int
+    clamped: int
+
+    def unpacked(self) -> HdrHistogram:
+        histogram = HdrHistogram()
+        histogram._counts = Counter(dict(zip(self.indices, self.counts, strict=True)))
+        histogram._total = self.total
+        histogram.count = sum(self.counts)
+        histogram.min, histogram.max = self.min, self.max
+        histogram.clamped = self.clamped
+        return histogram
 
 
 def decode_v2(data: bytes) -> HdrHistogram:
@@ -123,6 +153,11 @@ def decode_v2(data: bytes) -> HdrHistogram:
         histogram._note(least=value, most=value + width - 1, total=middle * count, count=count)
         histogram._counts[index] += count
     return histogram
+
+
+def bucket_start(value: int) -> int:
+    """The least value of the bucket that a value falls into."""
+    return _bucket(_index(min(max(value, 0), HIGHEST)))[0]
 
 
 def _index(value: int) -> int:

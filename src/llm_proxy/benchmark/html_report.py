@@ -11,7 +11,7 @@ from llm_proxy.benchmark import svg_charts as charts
 from llm_proxy.benchmark.html_tables import counted, distributions, facts, mark, section
 from llm_proxy.benchmark.markup import html_document, node
 from llm_proxy.benchmark.precision import format_ms, format_rate, format_share
-from llm_proxy.benchmark.report import Report
+from llm_proxy.benchmark.report import Report, RigVerdict
 
 
 def html(report: Report) -> bytes:
@@ -159,24 +159,16 @@ def _latency(report: Report) -> Element:
 
 
 def _conditions(report: Report) -> Element:
-    environment, load, workload, rig = (
-        report.environment,
-        report.load,
-        report.workload,
-        report.rig,
-    )
+    environment, load, workload = report.environment, report.load, report.workload
     average = environment.load_average
     return section(
         "How it was measured",
         facts(
             {
-                "load": f"{load.description}, {counted(load.processes, 'generator process|generator processes')}, "
-                f"{load.warm_up_s:g} s of warm-up",
+                "load": f"{load.description}; {load.warm_up_s:g} s of warm-up",
                 "workload": _workload(report),
                 "cancelled": format_share(workload.cancel_rate) if workload.cancel_rate else None,
-                "generator": f"{rig.verdict}; {rig.cpu_share:.0%} of a core, its loop late by "
-                f"{format_ms(rig.loop_lag_p99_ms)} (p99), {rig.unsent:,} unsent, "
-                f"{rig.reconnects:,} reconnects",
+                "generator": _generator(report.rig),
                 "llm-proxy": environment.llm_proxy,
                 "Python": f"{environment.python}, {environment.event_loop}",
                 "system": f"{environment.system}, {environment.machine}",
@@ -187,6 +179,15 @@ def _conditions(report: Report) -> Element:
             }
         ),
         node("pre", report.command),
+    )
+
+
+def _generator(rig: RigVerdict) -> str:
+    processes = counted(rig.processes, "process|processes")
+    return (
+        f"{rig.verdict}; {processes}, the busiest at {rig.cpu_share:.0%} of a core, its loop late "
+        f"by {format_ms(rig.loop_lag_p99_ms)} (p99); {rig.unsent:,} unsent, "
+        f"{counted(rig.reconnects, 'reconnect')}"
     )
 
 

@@ -37,7 +37,7 @@ def added_section(report: Report) -> Element | None:
     if not parts:
         return None
     parts.append(distributions({name: added for name, (_what, added) in differences.items()}))
-    note = "Differences of pairs, proxied minus direct, each pair sent at the same time."
+    note = "Differences of pairs, proxied minus direct; the two sides take turns (ABBA)."
     return section("What the proxy adds", node("p", note, class_="note"), *parts)
 
 
@@ -222,7 +222,7 @@ def _shares(means: dict[str, float]) -> Element:
     for name, mean in means.items():
         width = max(mean, 0.0) / whole * WIDTH
         bar.append(node("rect", x=at, y=4, width=width, height=14, class_=f"share {name}"))
-        if width > 64:
+        if width > 8 * len(f"{name} 00%"):  # else it would run into the next one
             bar.append(
                 node("text", f"{name} {width / WIDTH:.0%}", x=at + 2, y=34, class_="axis-name")
             )

@@ -126,6 +126,7 @@ class ProcessUsage(msgspec.Struct, frozen=True, kw_only=True):
     memory_before_mib: float
     memory_peak_mib: float
     memory_after_mib: float
+    memory_kind: Literal["pss", "rss"] = "rss"  # shared pages: in proportion, or whole each time
 
 
 class RigVerdict(msgspec.Struct, frozen=True, kw_only=True):

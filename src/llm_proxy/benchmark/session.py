@@ -1,4 +1,4 @@
-"""The phases of a benchmark on one rig: warm-up, then the runs or the search for the highest rate."""
+"""The phases of a benchmark on one rig: warm-up, then runs or the search for the highest rate."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ class Session:
 
 
 def warm_up_load(load: Load, duration_s: float) -> Load:
-    """As heavy as the run begins; a ramp that begins with nothing is warmed up at its first rate."""
+    """As heavy as the run begins; a ramp that begins with nothing has its first rate."""
     if isinstance(load, Closed):
         return msgspec.structs.replace(load, requests=None, duration_s=duration_s)
     rate = load.start_rate or load.stages[0].rate

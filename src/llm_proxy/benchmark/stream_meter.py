@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from bisect import bisect_right
 from typing import Final
 
 import msgspec
@@ -15,7 +16,9 @@ MOST_GAPS: Final = 100_000
 _STALL_FACTOR: Final = 10
 _SHORTEST_STALL: Final = TICKS_PER_MS
 
-_MOST_SPACE: Final = 16
+_QUOTE: Final = ord('"')
+_SHORTEST_LINE: Final = 5
+_LONGEST_NAME: Final = 200  # of an event, looked at
 _ERROR: Final = re.compile(
     rb'"type"\s*:\s*"(?:error|response\.failed)"|data:\s*\{\s*"error"\s*:\s*(?:\{|"[^"])'
 )
@@ -69,9 +72,11 @@ class StreamMeter:
     __slots__ = (
         "_format",
         "_has_ended",
+        "_head",
+        "_key",
         "_last_token",
         "_rest",
-        "_usage",
+        "_told",
         "events",
         "first_token",
         "gaps",
@@ -80,14 +85,16 @@ class StreamMeter:
     )
 
     def __init__(self) -> None:
+        self.events = 0  # that said something
         self.first_token = NONE
         self.second_token = NONE
         self.gaps = array("q")  # between tokens; 0 for those that arrived in one piece
         self.has_error = False
         self._format: _Format | None = None
-        self.events = 0  # that said something
+        self._head = b""  # how this stream's tokens begin, and the key they stand behind
+        self._key = b""
         self._last_token = NONE
-        self._usage = NONE
+        self._told = b""  # the line of the last token, or a later one that tells the usage
         self._has_ended = False
         self._rest = b""  # of a line whose end hasn't arrived
 
@@ -95,24 +102,31 @@ class StreamMeter:
         """Bytes of the body without its transfer coding, cut anywhere."""
         if self._rest:
             data = self._rest + data
-        elif self._usual and self._is_usual(data):
-            self._on_token(data, now)
-            return
-        start = 0
-        while (end := data.find(b"\n", start)) >= 0:
-            if data.startswith(b"data:", start):
-                self._on_data(_shortened(data[start:end]), now)
-                if not self._usual and self._format is not None:
-                    self._usual = _usual_head(data[:end], self._format)
-            elif data.startswith(b"event:", start) and data[start + 6 : end].strip() == b"error":
-                self.has_error = True
+        start, size = 0, len(data)
+        while start < size:
+            # 1. An event like the last one that said something: nearly all of them.
+            if self._head and data.startswith(self._head, start):
+                at = start + len(self._head)
+                end = data.find(b"\n", at)
+                at = data.find(self._key, at, end) + len(self._key)
+                if end >= at >= len(self._key) and data[at] != _QUOTE:
+                    self._on_token(data[start:end], now)
+                    start = end + 2 if data.startswith(b"\n", end + 1) else end + 1
+                    continue
+            # 2. Any other line.
+            end = data.find(b"\n", start)
+            if end < 0:
+                break
+            if end - start > _SHORTEST_LINE:
+                self._on_line(data, start, end, now)
             start = end + 1
-        self._rest = _shortened(data[start:]) if start < len(data) else b""
+        self._rest = _shortened(data[start:]) if start < size else b""
 
     @property
     def tokens(self) -> int:
         """As the stream's usage tells, else the number of events that said something."""
-        return self.events if self._usage == NONE else self._usage
+        told = _USAGE.findall(_shortened(self._told))
+        return int(told[-1]) if told else self.events
 
     @property
     def is_complete(self) -> bool:
@@ -128,30 +142,37 @@ class StreamMeter:
 
     def stalls(self) -> int:
         """Gaps far longer than this stream's usual ones."""
-        long = [gap for gap in self.gaps if gap > _SHORTEST_STALL]
-        if not long:
+        if not self.gaps or max(self.gaps) <= _SHORTEST_STALL:
             return 0
         usual = sorted(gap for gap in self.gaps if gap)
         middle = len(usual) // 2
-        twice_median = usual[middle] + usual[~middle]
-        return sum(2 * gap > _STALL_FACTOR * twice_median for gap in long)
+        limit = max(_STALL_FACTOR * (usual[middle] + usual[~middle]) // 2, _SHORTEST_STALL)
+        return len(usual) - bisect_right(usual, limit)
 
-    def _on_line(self, line: bytes, now: int) -> None:
+    def _on_token(self, line: bytes, now: int) -> None:
+        if self.events > 1:
+            if self.events <= MOST_GAPS:
+                self.gaps.append(now - self._last_token)
+        elif self.events == 1:
+            self.second_token = now
+            self.gaps.append(now - self._last_token)
+        else:
+            self.first_token = now
+        self.events += 1
+        self._last_token = now
+        self._told = line
+
+    def _on_line(self, data: bytes, start: int, end: int, now: int) -> None:
+        line = _shortened(data[start:end])
         if line.startswith(b"data:"):
-            self._on_data(line, now)
+            kind = self._format or self._recognise(line)
+            if kind.token and kind.token in line and (key := _said_with(line, kind.texts)):
+                self._on_token(line, now)
+                self._learn(data[max(0, start - _LONGEST_NAME) : start], line, key)
+            else:
+                self._on_other(line, kind, now)
         elif line.startswith(b"event:") and line[6:].strip() == b"error":
             self.has_error = True
-
-    def _on_data(self, line: bytes, now: int) -> None:
-        kind = self._format
-        if kind is None:
-            kind = self._recognise(line)
-        if kind.token in line and _says_something(line, kind.texts):
-            self._on_token(now)
-        else:
-            self._on_other(line, kind, now)
-        if b'_tokens"' in line and (told := _USAGE.findall(line)):
-            self._usage = int(told[-1])
 
     def _recognise(self, line: bytes) -> _Format:
         """The first event that isn't an error tells the format."""
@@ -163,23 +184,24 @@ class StreamMeter:
             self._format = _UNKNOWN
         return _UNKNOWN
 
-    def _on_token(self, now: int) -> None:
-        if self.events == 0:
-            self.first_token = now
-        else:
-            if self.events == 1:
-                self.second_token = now
-            if self.events <= MOST_GAPS:
-                self.gaps.append(now - self._last_token)
-        self.events += 1
-        self._last_token = now
-        self._usage = NONE  # what was told before is out of date
+    def _learn(self, before: bytes, line: bytes, key: bytes) -> None:
+        """The next token is likely to look the same up to what tells its kind."""
+        assert self._format is not None
+        if before[-1:] == b"\n":
+            before = before[before.rfind(b"\n", 0, -1) + 1 :]
+        if not before.startswith(b"event:"):
+            before = b""
+        mark = line.find(self._format.token) + len(self._format.token)
+        if key in line[mark:]:
+            self._head, self._key = before + line[:mark], key
 
     def _on_other(self, line: bytes, kind: _Format, now: int) -> None:
         if kind.error.search(line):
             self.has_error = True
         elif kind is _UNKNOWN and _is_event(line):
-            self._on_token(now)
+            self._on_token(line, now)
+        elif b'_tokens"' in line:
+            self._told = line
         if _is_done(line) or any(end in line for end in kind.ends):
             self._has_ended = True
 
@@ -199,16 +221,15 @@ def _is_event(line: bytes) -> bool:
     return line[5:].strip() not in (b"", b"[DONE]")
 
 
-def _says_something(line: bytes, keys: tuple[bytes, ...]) -> bool:
-    """Whether a string that isn't empty stands behind one of the keys."""
+def _said_with(line: bytes, keys: tuple[bytes, ...]) -> bytes:
+    """The key, up to its value's quote, behind which a string stands that isn't empty."""
     for key in keys:
         at = line.find(key)
         while at >= 0:
-            at += len(key)
-            value = line[at : at + 2]
-            if value[:1].isspace():
-                value = line[at : at + _MOST_SPACE].lstrip()
-            if value.startswith(b'"') and not value.startswith(b'""'):
-                return True
-            at = line.find(key, at)
-    return False
+            value = at + len(key)
+            while line[value : value + 1].isspace():
+                value += 1
+            if line[value : value + 1] == b'"' and line[value + 1 : value + 2] != b'"':
+                return line[at : value + 1]
+            at = line.find(key, value)
+    return b""

@@ -26,6 +26,7 @@ Point = tuple[float, float]
 NAMES: Final = {"proxied": "llm-proxy", "direct": "direct"}
 _ROOM_FOR_NAMES: Final = 96.0  # right of the lines
 _LINE_HEIGHT: Final = 14.0
+_MANY: Final = 150  # points: closer than two pixels
 
 
 def cdf_chart(report: Report) -> Element | None:
@@ -186,7 +187,7 @@ def _line(
     for part in _unbroken(points):
         pixels = [(x(at), y(max(value, y.low))) for at, value in part]
         if len(pixels) > 1:
-            yield _polyline(pixels, class_)
+            yield _polyline(pixels, class_ if len(pixels) < _MANY else f"{class_} many")
         else:
             yield node("circle", cx=pixels[0][0], cy=pixels[0][1], r=2.5, class_=f"dot {class_}")
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
+from typing import Final
 
 from markdown_it import MarkdownIt
+
+_TELLING: Final = 5  # characters; until then a line may turn out to be of another block
 
 
 @cache
@@ -13,16 +17,16 @@ def markdown_parser() -> MarkdownIt:
     return MarkdownIt("commonmark", {"html": False}).enable("strikethrough").enable("table")
 
 
-def split_finished(text: str) -> tuple[list[str], str]:
-    """The blocks that are followed by another one, and the rest, which may still grow."""
+def split_blocks(text: str) -> tuple[list[str], list[str]]:
+    """The blocks that are done because another one follows, and those that may still change."""
+    lines = text.split("\n")
     starts = [
         token.map[0]
         for token in markdown_parser().parse(text)
         if token.level == 0 and token.map is not None and token.nesting >= 0
     ]
-    if len(starts) < 2:
-        return [], text
-    lines = text.splitlines(keepends=True)
-    ends = starts[1:]
-    blocks = ["".join(lines[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
-    return blocks, "".join(lines[starts[-1] :])
+    bounds = [0, *starts[1:], len(lines)]
+    blocks = ["\n".join(lines[a:b]) for a, b in pairwise(bounds)]
+    is_unsure = starts[-1:] == [len(lines) - 1] and len(lines[-1]) < _TELLING
+    done = max(0, len(blocks) - (2 if is_unsure else 1))
+    return blocks[:done], blocks[done:]

@@ -26,16 +26,14 @@ OnText = Callable[[str], None]
 Trace = Callable[[str, object], None]  # what it is, and a JSON document
 
 
-def _no_trace(name: str, document: object) -> None:
-    pass
-
-
 class ChatClient:
     """Use it as a context manager."""
 
-    def __init__(self, target: Target, *, trace: Trace = _no_trace, idle_s: float = IDLE_S) -> None:
+    def __init__(
+        self, target: Target, *, trace: Trace | None = None, idle_s: float = IDLE_S
+    ) -> None:
         self._target = target
-        self._trace = trace
+        self._tracer = trace
         self._dialect = dialect_of(target.api)
         self._http = HttpClient(target, idle_s=idle_s)
 
@@ -69,17 +67,21 @@ class ChatClient:
             model=question.model,
             body=self._dialect.body(question),
         )
-        self._trace("request", call.body)
+        self._trace("request", lambda: call.body)
         reading = _Reading(self._dialect, on_text)
         async with self._http.answer_to(call) as answer:
-            self._trace("answer", _head(answer))
+            self._trace("answer", lambda: _head(answer))
             if answer.headers.get("content-type", "").startswith("text/event-stream"):
                 await reading.read_stream(answer)
             else:
                 body = await self._http.read_all(answer)
                 reading.read_whole(answer, body)
-                self._trace("body", msgspec.Raw(body))
+                self._trace("body", lambda: msgspec.Raw(body))
         return reading.answer()
+
+    def _trace(self, name: str, document: Callable[[], object]) -> None:
+        if self._tracer is not None:
+            self._tracer(name, document())
 
 
 class _Reading:

@@ -94,9 +94,7 @@ class CommandEffects:
         try:
             transcript.save(path, self._conversation, api, replaces=replaces)
         except FileExistsError as exc:
-            raise LLMProxyError(
-                f"{path} exists; `/save {_FORCE} {path}` replaces it"
-            ) from exc
+            raise LLMProxyError(f"{path} exists; `/save {_FORCE} {path}` replaces it") from exc
         self._own_files.add(path.resolve())
         verb = "Replaced" if existed else "Saved to"
         self._screen.tell(f"{verb} {path}: {_count(self._conversation)}.")

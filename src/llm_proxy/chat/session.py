@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,11 +18,7 @@ from llm_proxy.errors import LLMProxyError
 class Asks(Protocol):
     """The client, as far as a session needs it."""
 
-    async def ask(self, question: Question, on_text: OnText) -> Answer: ...
-
-
-class OnText(Protocol):
-    def __call__(self, text: str, /) -> None: ...
+    async def ask(self, question: Question, on_text: Callable[[str], None]) -> Answer: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,21 +83,14 @@ class Session:
             self._screen.tell("There is nothing to retry yet.")
             return
         before = self.conversation.turns.pop()
-        try:
-            await self.ask(before.asked)
-        finally:
-            if self._unanswered is not None or not self._has_newer(before):
-                self.conversation.turns.append(before)
+        await self.ask(before.asked)
         if self._unanswered is not None:
             self._unanswered = None
+            self.conversation.turns.append(before)
             self._screen.tell("The earlier answer is kept.")
 
     def forget_unanswered(self) -> None:
         self._unanswered = None
-
-    def _has_newer(self, before: Turn) -> bool:
-        turns = self.conversation.turns
-        return bool(turns) and turns[-1].asked == before.asked
 
     async def _outcome(self, text: str) -> _Outcome:
         conversation = self.conversation

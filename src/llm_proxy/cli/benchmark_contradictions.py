@@ -21,6 +21,7 @@ _EXCLUDE = (
     ("stages", "duration", "the stages say how long the run is; leave --duration away"),
     ("find_max", "stages", "the search chooses the rates itself; leave --stages away"),
     ("find_max", "requests", "each probe takes so long; give --duration of a probe instead"),
+    ("find_max", "direct_url", "the search loads the target alone; leave --direct-url away"),
     ("find_max", "repeat", "the search confirms its answer itself; leave --repeat away"),
 )
 # One that needs one of others, and why.

@@ -13,6 +13,8 @@ from llm_proxy.errors import WrongUsage
 if TYPE_CHECKING:
     from llm_proxy.benchmark.plan import Workload
     from llm_proxy.benchmark.presets import Preset
+    from llm_proxy.benchmark.report import WorkloadDescription
+    from llm_proxy.cli.benchmark_target import Targets
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)  # RFC 9110 section 5.6.2
 _OURS: Final = frozenset(
@@ -25,7 +27,24 @@ _LONGEST_CACHE_S: Final = 365 * 86400.0
 class WorkloadChoice:
     workload: Workload
     preset: Preset
-    preset_name: str | None  # None: bodies and endpoint aren't the preset's
+    is_preset: bool  # else the requests are others than the preset's
+
+    def describe(self, targets: Targets, *, is_paired: bool) -> WorkloadDescription:
+        from llm_proxy.benchmark.report import WorkloadDescription
+
+        direct = targets.direct if is_paired else None
+        return WorkloadDescription(
+            base_url=targets.proxied.base_url,
+            direct_url=None if direct is None else direct.base_url,
+            method=self.workload.method,
+            endpoint=self.workload.endpoint,
+            preset=self.preset.name if self.is_preset else None,
+            stream=self.workload.is_stream,
+            bodies=len(self.workload.bodies),
+            tokens=len(targets.proxied.keys),
+            is_throwaway=targets.is_throwaway,
+            cancel_rate=self.workload.cancel_rate,
+        )
 
 
 def choose_workload(given: Given) -> WorkloadChoice:
@@ -44,9 +63,7 @@ def choose_workload(given: Given) -> WorkloadChoice:
         is_stream=is_stream,
         cancel_rate=_cancel_rate(given, is_stream=is_stream),
     )
-    return WorkloadChoice(
-        workload=workload, preset=preset, preset_name=preset.name if is_preset else None
-    )
+    return WorkloadChoice(workload=workload, preset=preset, is_preset=is_preset)
 
 
 def _preset(given: Given) -> tuple[Preset, bool]:

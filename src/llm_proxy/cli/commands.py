@@ -16,10 +16,15 @@ from typer.main import get_command, get_group
 COMMANDS: dict[str, tuple[str, str]] = {
     "server": ("server:app", "Run the proxy: start, stop and look after a server."),
     "manage": ("manage:app", "Manage the projects, tokens and audit log of a running server."),
+    "openai": ("openai:app", "Talk with a model through the proxy, and list the models there are."),
     "setup": ("setup:setup", "Write a configuration, and create the first project and token."),
     "config": ("config:app", "Check the configuration, or show the one in effect."),
     "db": ("db:app", "Look after the database itself, without a server."),
     "mock": ("mock:mock", "Run a local upstream that speaks the OpenAI and Anthropic APIs."),
+    "benchmark": (
+        "benchmark:benchmark",
+        "Measure load and latency of a target, and what a proxy adds to it.",
+    ),
     "demo": ("demo:demo", "Show llm-proxy at work on an embedded upstream."),
 }
 

@@ -58,6 +58,10 @@ class LocalServer:
     def url(self) -> str:
         return local_url(self.address, has_tls=self.tls_cert is not None)
 
+    def tls_context(self) -> ssl.SSLContext | None:
+        """For a client of its own making. Raises ConfigError."""
+        return None if self.tls_cert is None else _pinned(self.tls_cert)
+
     def connection(self, *, timeout_s: float) -> http.client.HTTPConnection:
         """Connects when it is first used; raises OSError or ConfigError then."""
         return _Connection(self, timeout_s)

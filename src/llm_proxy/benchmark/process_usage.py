@@ -1,0 +1,160 @@
+"""What a process and its descendants use of this machine while a benchmark runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from llm_proxy.benchmark.report import ProcessUsage
+from llm_proxy.errors import ConfigError
+
+if TYPE_CHECKING:
+    import psutil
+
+_PROC: Final = Path("/proc")
+_MIB: Final = 1024 * 1024
+# Looking for descendants and measuring memory takes the kernel milliseconds: so not each time.
+_LOOK_AROUND_S: Final = 1.0
+
+
+class _Member:
+    """A process of the family; what was last seen of it stays when it has ended."""
+
+    __slots__ = ("cpu_before_s", "cpu_s", "process")
+
+    def __init__(self, process: psutil.Process, cpu_before_s: float) -> None:
+        self.process = process
+        self.cpu_before_s = cpu_before_s
+        self.cpu_s = cpu_before_s
+
+
+class UsageWatch:
+    """`start()`, then `sample()` a few times a second, then `finish()`.
+
+    Raises ConfigError when there is no such process, or it can't be looked at.
+    """
+
+    def __init__(self, pid: int, *, proc: Path = _PROC) -> None:
+        import psutil
+
+        self._pid = pid
+        self._proc = proc
+        self._members: dict[psutil.Process, _Member] = {}
+        self._looked_at = 0.0
+        self._before = self._peak = 0
+        with process_errors(pid):
+            self._root = psutil.Process(pid)
+            self._root.cpu_times()
+            self._root.memory_info()
+        self._kind: Literal["pss", "rss"] = "rss" if _pss(proc, pid) is None else "pss"
+
+    def start(self) -> None:
+        with process_errors(self._pid):
+            family = [self._root, *self._root.children(recursive=True)]
+            self._root.cpu_times()
+        self._members = {process: _Member(process, _cpu_s(process) or 0.0) for process in family}
+        self._before = self._peak = self._memory()
+        self._looked_at = time.monotonic()
+
+    def sample(self) -> None:
+        if time.monotonic() - self._looked_at >= _LOOK_AROUND_S:
+            self.look_around()
+        self._note_cpu()
+
+    def finish(self, requests: int) -> ProcessUsage:
+        self._note_cpu()
+        after = self.look_around()
+        self._note_cpu()
+        cpu_s = sum(member.cpu_s - member.cpu_before_s for member in self._members.values())
+        return ProcessUsage(
+            pids=tuple(sorted({process.pid for process in self._members})),
+            cpu_s=cpu_s,
+            cpu_us_per_request=cpu_s * 1e6 / requests if requests else 0.0,
+            memory_before_mib=self._before / _MIB,
+            memory_peak_mib=self._peak / _MIB,
+            memory_after_mib=after / _MIB,
+            memory_kind=self._kind,
+        )
+
+    def look_around(self) -> int:
+        """Takes in children born since, and gives the family's memory."""
+        for process in _descendants(self._root):
+            if process not in self._members:
+                self._members[process] = _Member(process, 0.0)
+        memory = self._memory()
+        self._peak = max(self._peak, memory)
+        self._looked_at = time.monotonic()
+        return memory
+
+    def _note_cpu(self) -> None:
+        for member in self._members.values():
+            seen = _cpu_s(member.process)
+            if seen is not None:
+                member.cpu_s = seen
+
+    def _memory(self) -> int:
+        """Bytes."""
+        return sum(self._memory_of(process) for process in self._members)
+
+    def _memory_of(self, process: psutil.Process) -> int:
+        pss = _pss(self._proc, process.pid) if self._kind == "pss" else None
+        return _rss(process) if pss is None else pss
+
+
+@contextmanager
+def process_errors(pid: int) -> Iterator[None]:
+    """psutil's, as ours."""
+    import psutil
+
+    try:
+        yield
+    except psutil.AccessDenied as exc:
+        raise ConfigError(
+            f"--pid {pid}: the process belongs to another user; run the benchmark as that user, "
+            "or leave --pid out"
+        ) from exc
+    except (psutil.NoSuchProcess, ValueError, OverflowError) as exc:
+        raise ConfigError(
+            f"--pid {pid}: no such process; give the id of the target's main process"
+        ) from exc
+
+
+def _descendants(root: psutil.Process) -> list[psutil.Process]:
+    import psutil
+
+    try:
+        return root.children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def _cpu_s(process: psutil.Process) -> float | None:
+    """Of itself, without children; None when it has ended."""
+    import psutil
+
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return None
+    return times.user + times.system
+
+
+def _rss(process: psutil.Process) -> int:
+    import psutil
+
+    try:
+        return process.memory_info().rss
+    except psutil.Error:
+        return 0
+
+
+def _pss(proc: Path, pid: int) -> int | None:
+    """Bytes, each page shared with others counted in proportion. None where it can't be had."""
+    try:
+        lines = (proc / str(pid) / "smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    except (OSError, StopIteration, IndexError, ValueError):
+        return None

@@ -1,0 +1,184 @@
+"""What is counted of one lane over the whole run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from llm_proxy.benchmark.distributions import bins, cdf, distribution
+from llm_proxy.benchmark.hdr_histogram import HdrHistogram
+from llm_proxy.benchmark.lane_rows import LaneRows
+from llm_proxy.benchmark.precision import rounded
+from llm_proxy.benchmark.report import ServerTiming, Side, Streams
+from llm_proxy.benchmark.samples import (
+    BROKEN_STREAM,
+    CANCELLED,
+    CUT,
+    OK,
+    OUTCOMES,
+    TICKS_PER_S,
+    UNSENT,
+)
+
+_PER_TOKEN_RATE: Final = 1000  # rates are counted as whole thousandths of a token a second
+
+
+class SideTally:
+    def __init__(self, *, is_stream: bool) -> None:
+        self._is_stream = is_stream
+        self._outcomes: Counter[int] = Counter()
+        self._statuses: Counter[int] = Counter()
+        self._sent = self._received = 0
+        self.latency = HdrHistogram()
+        self.service = HdrHistogram()
+        self._first_byte = HdrHistogram()
+        self._stream = _StreamTally()
+        self._timing = _TimingTally()
+
+    @property
+    def answered(self) -> int:
+        return self._outcomes[OK]
+
+    def add(self, rows: LaneRows) -> None:
+        self._outcomes.update(rows.outcomes())
+        self._statuses.update(rows.column("status"))
+        self._sent += sum(rows.column("sent"))
+        self._received += sum(rows.column("received"))
+        self.latency.record_all(rows.answered_latency)
+        self.service.record_all(rows.answered("service"))
+        self._first_byte.record_all(rows.measured("first_byte"))
+        self._stream.add(rows)
+        self._timing.add(rows, outside="first_byte" if self._is_stream else "service")
+
+    def add_gaps(self, gaps: Sequence[int]) -> None:
+        self._stream.inter_token.record_all(gaps)
+
+    def side(self, duration_s: float, *, unsent: int = 0) -> Side:
+        """`unsent` are arrivals that have no row."""
+        outcomes = self._outcomes + Counter({UNSENT: unsent})
+        requests, cancelled = outcomes.total(), outcomes[CANCELLED]
+        errors = requests - cancelled - outcomes[OK]
+        return Side(
+            requests=requests,
+            errors=errors,
+            error_rate=rounded(errors / requests) if requests else 0.0,
+            cancelled=cancelled,
+            duration_s=rounded(duration_s),
+            requests_per_second=rounded(outcomes[OK] / duration_s) if duration_s else 0.0,
+            latency_ms=distribution(self.latency),
+            service_ms=distribution(self.service),
+            first_byte_ms=distribution(self._first_byte),
+            statuses=self._status_classes(),
+            status_codes={str(code): n for code, n in sorted(self._statuses.items()) if code},
+            error_kinds={
+                OUTCOMES[outcome]: count
+                for outcome, count in sorted(outcomes.items())
+                if outcome not in (OK, CANCELLED) and count
+            },
+            bytes_sent=self._sent,
+            bytes_received=self._received,
+            streams=self._streams(duration_s),
+            server_timing=self._timing.server_timing(),
+            histogram=bins(self.latency),
+            cdf=cdf(self.latency),
+        )
+
+    def _status_classes(self) -> dict[str, int]:
+        classes: Counter[str] = Counter()
+        for code, count in sorted(self._statuses.items()):
+            if code:
+                classes[f"{code // 100}xx"] += count
+        return dict(classes)
+
+    def _streams(self, duration_s: float) -> Streams | None:
+        if not self._is_stream and not self._stream.tokens:
+            return None
+        return self._stream.streams(
+            duration_s,
+            cut=self._outcomes[CUT],
+            broken=self._outcomes[BROKEN_STREAM],
+            cancelled=self._outcomes[CANCELLED],
+        )
+
+
+class _StreamTally:
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.inter_token = HdrHistogram()
+        self._ttft = HdrHistogram()
+        self._second = HdrHistogram()
+        self._rates = HdrHistogram()
+        self._stalls = self._stalled = 0
+
+    def add(self, rows: LaneRows) -> None:
+        tokens = sum(rows.column("tokens"))
+        if not tokens:
+            return
+        self.tokens += tokens
+        stalls = rows.column("stalls")
+        self._stalls += sum(stalls)
+        self._stalled += sum(map(bool, stalls))
+        self._ttft.record_all(rows.measured("first_token"))
+        self._second.record_all(rows.measured("second_token"))
+        self._rates.record_all(_rates(rows))
+
+    def streams(self, duration_s: float, *, cut: int, broken: int, cancelled: int) -> Streams:
+        return Streams(
+            ttft_ms=distribution(self._ttft),
+            second_token_ms=distribution(self._second),
+            inter_token_ms=distribution(self.inter_token),
+            tokens=self.tokens,
+            tokens_per_second=rounded(self.tokens / duration_s) if duration_s else 0.0,
+            tokens_per_second_per_stream=distribution(self._rates, ticks_per_unit=_PER_TOKEN_RATE),
+            stalls=self._stalls,
+            stalled_streams=self._stalled,
+            cut=cut,
+            broken=broken,
+            cancelled=cancelled,
+        )
+
+
+def _rates(rows: LaneRows) -> list[int]:
+    """Of the streams that said more than one token, in more than one piece."""
+    scale = TICKS_PER_S * _PER_TOKEN_RATE
+    columns = (rows.answered(name) for name in ("tokens", "first_token", "service"))
+    return [
+        (tokens - 1) * scale // (service - first)
+        for tokens, first, service in zip(*columns, strict=True)
+        if tokens > 1 and 0 <= first < service
+    ]
+
+
+class _TimingTally:
+    def __init__(self) -> None:
+        self._proxy = HdrHistogram()
+        self._upstream = HdrHistogram()
+        self._unexplained = HdrHistogram()
+
+    def add(self, rows: LaneRows, *, outside: str) -> None:
+        """Streams go on long after the head that has the timing: of them the first byte counts."""
+        proxy = rows.answered("proxy")
+        if not proxy or max(proxy) < 0:
+            return
+        timed = [
+            (inside, max(upstream, 0), seen)
+            for inside, upstream, seen in zip(
+                proxy, rows.answered("upstream"), rows.answered(outside), strict=True
+            )
+            if inside >= 0
+        ]
+        self._proxy.record_all([inside for inside, _, _ in timed])
+        self._upstream.record_all([upstream for _, upstream, _ in timed])
+        self._unexplained.record_all(
+            [max(seen - inside - upstream, 0) for inside, upstream, seen in timed]
+        )
+
+    def server_timing(self) -> ServerTiming | None:
+        proxy, upstream = distribution(self._proxy), distribution(self._upstream)
+        unexplained = distribution(self._unexplained)
+        if proxy is None or upstream is None or unexplained is None:
+            return None
+        return ServerTiming(
+            answers=proxy.count, proxy_ms=proxy, upstream_ms=upstream, unexplained_ms=unexplained
+        )

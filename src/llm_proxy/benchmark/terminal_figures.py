@@ -1,0 +1,152 @@
+"""The tables of times: latency, where it went, how it spread, and what it cost the target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from rich.text import Text
+
+from llm_proxy.benchmark.ascii_histogram import histogram_lines
+from llm_proxy.benchmark.precision import format_ms, format_number, format_rate
+from llm_proxy.benchmark.report import PERCENTILES, Added, Distribution, Report, Spread
+from llm_proxy.benchmark.sparkline import sparkline
+from llm_proxy.benchmark.terminal_page import Page
+from llm_proxy.benchmark.text_table import Cell
+
+_NARROW_COLUMNS: Final = (*PERCENTILES, "max")
+_WIDE_COLUMNS: Final = ("min", "mean", *_NARROW_COLUMNS)
+_MOST_NAMED: Final = 6
+
+NamedDistribution = tuple[str, Distribution | None]
+
+
+def show_latency(page: Page, report: Report) -> None:
+    if report.latency_ms is None:
+        return
+    direct, added = report.direct, report.added_latency_ms
+    page.heading("Latency")
+    show_times(
+        page,
+        [
+            ("latency", report.latency_ms),
+            ("service", report.service_ms),
+            ("first byte", report.first_byte_ms),
+            ("direct", None if direct is None else direct.latency_ms),
+            ("added", added),
+        ],
+        spread={
+            name.removeprefix("latency_ms."): spread
+            for name, spread in report.spread.items()
+            if name.startswith("latency_ms.")
+        },
+    )
+    note = "latency counts from when a request was due, service from when it was sent"
+    page.line(note + ("; added is of pairs" if added else ""), style="dim")
+
+
+def show_times(
+    page: Page, rows: Sequence[NamedDistribution], *, spread: dict[str, Spread] | None = None
+) -> None:
+    """A row each of those that were measured; `spread` is that of the first."""
+    columns = _WIDE_COLUMNS if page.is_wide else _NARROW_COLUMNS
+    head: list[Cell] = ["", *(Text(name, style="dim") for name in columns)]
+    lines: list[list[Cell]] = [head]
+    for i, (name, times) in enumerate(rows):
+        if times is not None:
+            known = (spread or {}) if i == 0 else {}
+            lines.append([name, *_cells(times, columns, known)])
+    page.table(lines, "l" + "r" * len(columns))
+
+
+def show_histogram(page: Page, report: Report) -> None:
+    if report.histogram is None:
+        return
+    lines = histogram_lines(report.histogram, page.width, has_blocks=page.has_blocks)
+    if lines:
+        page.heading("Distribution of the latency")
+    for text, bar in lines:
+        page.line(Text.assemble(text, (bar, "cyan")))
+
+
+def show_series(page: Page, report: Report) -> None:
+    """How steady it was; a run of two slices has no course."""
+    if len(report.series) < 3:
+        return
+    page.heading("Over time")
+    rows = [
+        _course(page, "requests/s", [one.requests_per_second for one in report.series], format_rate),
+        _course(page, "p50", [one.p50_ms for one in report.series if one.p50_ms], format_ms),
+        _course(page, "p99", [one.p99_ms for one in report.series if one.p99_ms], format_ms),
+    ]
+    page.table([row for row in rows if row], "lw" if len(rows[0]) == 2 else "llw")
+    failed = [f"{one.at_s:.3g} s ({one.errors:,})" for one in report.series if one.errors]
+    if failed:
+        more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
+        page.line(Text(f"errors at {', '.join(failed[:_MOST_NAMED])}{more}", style="red"))
+
+
+def show_server_timing(page: Page, report: Report) -> None:
+    timing = report.server_timing
+    if timing is None:
+        return
+    page.heading("Where the time went")
+    show_times(
+        page,
+        [
+            ("proxy", timing.proxy_ms),
+            ("upstream", timing.upstream_ms),
+            ("unexplained", timing.unexplained_ms),
+        ],
+    )
+    of = "" if timing.answers == report.requests else f" of {timing.answers:,} answers"
+    note = f"by the Server-Timing{of or ' of the answers'}; unexplained: network and generator"
+    page.line(note, style="dim", hanging=2)
+
+
+def show_process(page: Page, report: Report) -> None:
+    usage = report.process
+    if usage is None:
+        return
+    page.heading("The target's processes")
+    cost, whole = format_ms(usage.cpu_us_per_request / 1000), format_ms(usage.cpu_s * 1000)
+    memory = [
+        format_number(mib)
+        for mib in (usage.memory_before_mib, usage.memory_peak_mib, usage.memory_after_mib)
+    ]
+    pids = ", ".join(str(pid) for pid in usage.pids[:_MOST_NAMED])
+    more = ", …" if len(usage.pids) > _MOST_NAMED else ""
+    page.table(
+        [
+            ["CPU", Text.assemble((cost, "bold"), f" a request, {whole} in all")],
+            ["memory", "{} MiB before, {} at most, {} after".format(*memory)],
+            [Text("pid", style="dim"), Text(pids + more, style="dim")],
+        ],
+        "lw",
+    )
+
+
+def _cells(
+    times: Distribution, columns: Sequence[str], spread: dict[str, Spread]
+) -> list[str]:
+    return [
+        format_ms(
+            getattr(times, name.replace(".", "_")),
+            spread.get(name),
+            signed=isinstance(times, Added),
+        )
+        for name in columns
+    ]
+
+
+def _course(
+    page: Page, name: str, values: Sequence[float], show: Callable[[float], str]
+) -> list[Cell]:
+    if not values:
+        return []
+    low, high = show(min(values)), show(max(values))
+    reach = low if low == high else f"{low} to {high}"
+    if not page.has_blocks:
+        return [name, reach]
+    width = page.width - 40
+    return [name, Text(sparkline(values, width), style="cyan"), reach]

@@ -1,0 +1,61 @@
+"""Headings, lines and tables on a console, or as plain text in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.text import Text
+
+from llm_proxy.benchmark.text_table import Cell, table_lines
+
+_WIDE: Final = 100  # columns from which tables show more
+_MOST: Final = 120
+_INDENT: Final = 2
+# A letter for a letter, so that styles stay where they are.
+_ASCII: Final = str.maketrans("µ–—…·×≤≥✓✗", "u--.-x<>+x")
+
+
+class Page:
+    """`has_blocks`: bars and marks are drawn; a log file gets letters in their place."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._is_unicode = console.encoding.replace("-", "") == "utf8"
+        self.has_blocks = console.is_terminal and self._is_unicode
+        self.is_wide = console.width >= _WIDE
+        self.width = min(console.width, _MOST) - _INDENT
+
+    def blank(self) -> None:
+        self._print(Text())
+
+    def heading(self, text: str) -> None:
+        self.blank()
+        for line in Text(text, style="bold").wrap(self._console, self.width + _INDENT):
+            self._print(line)
+
+    def line(self, text: Cell, *, style: str = "", hanging: int = 0) -> None:
+        """Wrapped; what follows the first line stands `hanging` columns further right."""
+        whole = Text(text, style=style) if isinstance(text, str) else text
+        for i, part in enumerate(whole.wrap(self._console, self.width - hanging)):
+            self._print(_indented(part, hanging if i else 0))
+
+    def table(self, rows: Sequence[Sequence[Cell]], aligns: str) -> None:
+        """See `table_lines`."""
+        lines = table_lines(rows, aligns=aligns, width=self.width, console=self._console)
+        for line in lines:
+            self._print(_indented(line, 0))
+
+    def _print(self, text: Text) -> None:
+        text.rstrip()
+        # What a server or a file said must not move the cursor or recolour the terminal.
+        plain = "".join(char if char.isprintable() else "?" for char in text.plain)
+        if not self._is_unicode:
+            plain = plain.translate(_ASCII).encode("ascii", "replace").decode()
+        text.plain = plain
+        self._console.print(text, soft_wrap=True)
+
+
+def _indented(text: Text, columns: int) -> Text:
+    return Text(" " * (_INDENT + columns)).append_text(text)

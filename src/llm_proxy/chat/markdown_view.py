@@ -1,0 +1,115 @@
+"""An answer on a terminal, as Markdown, while it comes.
+
+Finished blocks are printed for good and scroll away; only the last one is drawn again as it
+grows, and of that no more than fits on the screen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import TracebackType
+from typing import Final, Self
+
+from rich.console import Console
+
+from llm_proxy.chat.blocks import split_blocks
+from llm_proxy.chat.live_lines import HIDE_CURSOR, SHOW_CURSOR, LiveLines
+from llm_proxy.chat.markdown import markdown_lines
+from llm_proxy.chat.plain_text import PlainText
+
+_INTERVAL_S: Final = 0.05
+_MOST_WORK: Final = 5  # a drawing is followed by so many times its duration of rest
+_WAITING: Final = "\x1b[2m…\x1b[0m"
+
+
+class MarkdownView:
+    """Use it as a context manager, on a running loop."""
+
+    def __init__(self, console: Console, *, margin: str = "\n") -> None:
+        """`margin` is written above and below."""
+        self._console = console
+        self._margin = margin
+        self._lines = LiveLines(self._write)
+        self._clean = PlainText()
+        self._open = ""  # the blocks that aren't done
+        self._done_lines = 0  # of the first open block: those that stay as they are
+        self._is_first = True
+        self._timer: asyncio.TimerHandle | None = None
+        self._drawn_at = 0.0
+        self._rest_s = _INTERVAL_S
+
+    def __enter__(self) -> Self:
+        self._write(HIDE_CURSOR + self._margin)
+        self._lines.show([], [self._waiting], width=self._console.width)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._open += self._clean.finish()
+        try:
+            self._draw(is_end=True)
+        finally:
+            self._write(SHOW_CURSOR if self._is_first else self._margin + SHOW_CURSOR)
+
+    def add(self, text: str) -> None:
+        self._open += self._clean.feed(text)
+        if self._timer is None:
+            wait = max(0.0, self._drawn_at + self._rest_s - time.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(wait, self._draw_again)
+
+    @property
+    def _waiting(self) -> str:
+        return "…" if self._console.no_color else _WAITING
+
+    def _draw_again(self) -> None:
+        self._timer = None
+        started = time.monotonic()
+        self._draw()
+        self._drawn_at = time.monotonic()
+        self._rest_s = max(_INTERVAL_S, _MOST_WORK * (self._drawn_at - started))
+
+    def _draw(self, *, is_end: bool = False) -> None:
+        width, height = self._console.size
+        finished, unfinished = split_blocks(self._open)
+        if is_end:
+            finished, unfinished = [*finished, *unfinished], []
+        done: list[str] = []
+        for block in finished:
+            done += self._rendered(block, width)[self._done_lines :]
+            self._done_lines = 0
+            self._is_first = self._is_first and not block.strip()
+        self._open = "\n".join(unfinished)
+        live = self._live(unfinished, width)
+        excess = len(live) - max(1, height - 2)
+        if excess > 0:  # what has left the screen can't be drawn again
+            done += live[:excess]
+            live = live[excess:]
+            self._done_lines += excess
+        if not live and self._is_first and not is_end:
+            live = [self._waiting]
+        self._lines.show(done, live, width=width)
+
+    def _live(self, blocks: list[str], width: int) -> list[str]:
+        lines: list[str] = []
+        was_first = self._is_first
+        for block in blocks:
+            lines += self._rendered(block, width)
+            self._is_first = self._is_first and not block.strip()
+        self._is_first = was_first
+        return lines[self._done_lines :]
+
+    def _rendered(self, block: str, width: int) -> list[str]:
+        """The last column stays free: a line that fills it leaves the cursor in two places."""
+        lines = markdown_lines(self._console, block, width - 1)
+        return lines if self._is_first or not lines else ["", *lines]
+
+    def _write(self, text: str) -> None:
+        self._console.file.write(text)
+        self._console.file.flush()

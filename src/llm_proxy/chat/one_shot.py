@@ -1,0 +1,39 @@
+"""A question from a pipe: the answer, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from llm_proxy.chat.conversation import Conversation
+from llm_proxy.chat.question import Question
+from llm_proxy.chat.screen import Screen
+from llm_proxy.chat.session import Asks, Manner
+from llm_proxy.errors import LLMProxyError
+
+LARGEST_QUESTION: Final = 32 << 20  # bytes
+
+
+def decode_question(raw: bytes) -> str:
+    """Raises LLMProxyError."""
+    if len(raw) > LARGEST_QUESTION:
+        raise LLMProxyError(f"the question on stdin is larger than {LARGEST_QUESTION >> 20} MiB")
+    try:
+        return raw.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as exc:
+        raise LLMProxyError(f"the question on stdin isn't UTF-8 at byte {exc.start}") from exc
+
+
+async def ask_once(
+    client: Asks, text: str, conversation: Conversation, manner: Manner, screen: Screen
+) -> None:
+    """Raises LLMProxyError, also after a part of the answer was shown."""
+    question = Question(
+        model=conversation.model,
+        messages=conversation.messages(text),
+        system=conversation.system,
+        temperature=manner.temperature,
+        max_tokens=manner.max_tokens,
+        streams=manner.streams,
+    )
+    with screen.answer() as view:
+        await client.ask(question, view.add)

@@ -1,0 +1,58 @@
+"""Reads what a person types until they leave."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import termios
+from collections.abc import Iterator
+from typing import Protocol
+
+from llm_proxy.chat.command_effects import CommandEffects
+from llm_proxy.chat.line_editor import CtrlC
+from llm_proxy.chat.screen import Screen
+
+INTERRUPTED = 130
+
+
+class Reader(Protocol):
+    async def read(self) -> str:
+        """Raises EOFError, and CtrlC at an empty prompt."""
+        ...
+
+
+async def run_repl(reader: Reader, effects: CommandEffects, screen: Screen) -> int:
+    """The exit code: 0 for whoever leaves, 130 for a second Ctrl-C in a row."""
+    is_second = False
+    while True:
+        try:
+            line = await reader.read()
+        except EOFError:
+            return 0
+        except CtrlC:
+            if is_second:
+                return INTERRUPTED
+            is_second = True
+            screen.tell("Ctrl-C again leaves, as does Ctrl-D.")
+            continue
+        is_second = False
+        with silent_keys():
+            if not await effects.take(line):
+                return 0
+
+
+@contextlib.contextmanager
+def silent_keys() -> Iterator[None]:
+    """What is typed while an answer comes isn't echoed into it; the next prompt has it."""
+    try:
+        descriptor = sys.stdin.fileno()
+        before = termios.tcgetattr(descriptor)
+    except (OSError, ValueError, termios.error):  # no terminal
+        yield
+        return
+    quiet = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSANOW, before)

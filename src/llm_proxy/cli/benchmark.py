@@ -1,0 +1,317 @@
+"""`llm-proxy benchmark`: load and latency of a target, and what a proxy adds to it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from llm_proxy.cli import benchmark_options as options
+from llm_proxy.cli.benchmark_options import Given
+from llm_proxy.errors import Unreachable, WrongUsage
+
+if TYPE_CHECKING:
+    from llm_proxy.benchmark.composition import Circumstances, Limits
+    from llm_proxy.benchmark.plan import Plan
+    from llm_proxy.benchmark.report import Report
+    from llm_proxy.benchmark.session import Course, Measured, Usage
+    from llm_proxy.cli.benchmark_load import LoadChoice
+    from llm_proxy.cli.benchmark_outputs import Outputs
+    from llm_proxy.cli.benchmark_target import Targets
+    from llm_proxy.cli.benchmark_workload import WorkloadChoice
+
+_INTERRUPTED = 130
+
+
+def benchmark(
+    context: typer.Context,
+    base_url: options.BaseUrl = None,
+    token: options.Tokens = None,
+    token_env: options.TokenEnv = None,
+    direct_url: options.DirectUrl = None,
+    direct_key_env: options.DirectKeyEnv = None,
+    mock: options.Mock = False,
+    ca_file: options.CaFile = None,
+    pid: options.Pid = None,
+    yes: options.Yes = False,
+    preset: options.PresetName = None,
+    endpoint: options.Endpoint = None,
+    method: options.Method = None,
+    model: options.Model = None,
+    stream: options.Stream = False,
+    data: options.Data = None,
+    prompts: options.Prompts = None,
+    header: options.Headers = None,
+    cache_ttl: options.CacheTtl = None,
+    cancel_rate: options.CancelRate = None,
+    concurrency: options.Concurrency = None,
+    requests: options.Requests = None,
+    duration: options.Duration = None,
+    rate: options.Rate = None,
+    poisson: options.Poisson = False,
+    stages: options.Stages = None,
+    find_max: options.FindMaximum = False,
+    processes: options.Processes = 1,
+    warm_up: options.WarmUp = None,
+    repeat: options.Repeat = None,
+    timeout: options.Timeout = "60s",
+    seed: options.Seed = 1,
+    slo: options.Slo = None,
+    max_error_rate: options.MaxErrorRate = "1%",
+    compare: options.Compare = None,
+    max_regression: options.MaxRegression = None,
+    as_json: options.AsJSON = False,
+    csv: options.CsvFile = None,
+    html: options.HtmlFile = None,
+    hdr: options.HdrFile = None,
+    junit: options.JunitFile = None,
+) -> None:
+    """Measure load and latency of a target, and what a proxy adds to it.
+
+    Without a target a throw-away server and the built-in mock are started and
+    measured in turns, so that it costs nothing and needs no key.
+
+    \b
+    Examples:
+      llm-proxy benchmark --concurrency 10
+      llm-proxy benchmark --preset chat-stream --requests 200 --html report.html
+      llm-proxy benchmark --base-url http://localhost:8080 --rate 500/s
+      llm-proxy benchmark --base-url http://localhost:8080 --requests 50 \\
+          --direct-url https://api.openai.com --direct-key-env OPENAI_API_KEY
+      llm-proxy benchmark --find-max --slo p99=50ms,errors=0.1%
+      llm-proxy benchmark --json > old.json
+      llm-proxy benchmark --compare old.json --max-regression p99=10%,rps=5%
+
+    Ctrl-C ends the run and prints the report of what was measured so far.
+    """
+    values = {name: value for name, value in locals().items() if name != "context"}
+    given = _settled(context, Given(**values))
+    from llm_proxy.cli.benchmark_run import interrupted_by_termination
+
+    with interrupted_by_termination():
+        code = _benchmark(context, given)
+    if code:
+        raise typer.Exit(code)
+
+
+def _settled(context: typer.Context, given: Given) -> Given:
+    """What the environment says gives way to options; a throw-away server needs none of it."""
+    from llm_proxy.cli.benchmark_command_line import is_from_environment
+    from llm_proxy.cli.benchmark_contradictions import refuse_contradictions
+
+    changes: dict[str, Any] = {}
+    if given.mock and is_from_environment(context, "base_url"):
+        changes["base_url"] = None
+    is_throwaway = given.mock or not given.base_url
+    if is_from_environment(context, "token") and (is_throwaway or given.token_env):
+        changes["token"] = None
+    given = replace(given, **changes)
+    refuse_contradictions(given)
+    return given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    """All that is known before anything is sent or started."""
+
+    given: Given
+    workload: WorkloadChoice
+    limits: Limits
+    timeout_s: float
+
+
+def _benchmark(context: typer.Context, given: Given) -> int:
+    from llm_proxy.cli.benchmark_outputs import Outputs
+
+    prepared = _prepare(given)
+    outputs = Outputs(given)
+    try:
+        with _targets(prepared) as (targets, choice):
+            measured, circumstances = _measure(context, prepared, targets, choice, outputs)
+    except BaseException:
+        outputs.discard()
+        raise
+    return _report(measured, circumstances, prepared, outputs)
+
+
+def _prepare(given: Given) -> _Prepared:
+    from llm_proxy.cli.benchmark_load import choose_load, parse_length
+    from llm_proxy.cli.benchmark_workload import choose_workload
+
+    # Whatever is wrong is said before the first process is started.
+    choose_load(given, is_elsewhere=False, is_throwaway=True)
+    return _Prepared(
+        given=given,
+        workload=choose_workload(given),
+        limits=_limits(given),
+        timeout_s=parse_length("--timeout", given.timeout),
+    )
+
+
+def _limits(given: Given) -> Limits:
+    from llm_proxy.benchmark.comparison import read_report
+    from llm_proxy.benchmark.composition import Limits
+    from llm_proxy.benchmark.thresholds import parse_max_regression, parse_slo
+    from llm_proxy.cli.benchmark_workload import parse_percentage
+
+    slo = parse_slo(",".join(given.slo)) if given.slo else ()
+    if given.find_max and any(limit.metric.family.startswith("added") for limit in slo):
+        raise WrongUsage("--find-max searches with the target alone: no --slo on what is added")
+    return Limits(
+        slo=slo,
+        max_error_rate=parse_percentage("--max-error-rate", given.max_error_rate),
+        old=None if given.compare is None else read_report(given.compare),
+        old_file="" if given.compare is None else given.compare.name,
+        max_regression=parse_max_regression(given.max_regression) if given.max_regression else (),
+    )
+
+
+@contextmanager
+def _targets(prepared: _Prepared) -> Iterator[tuple[Targets, LoadChoice]]:
+    from llm_proxy.cli.benchmark_load import choose_load
+    from llm_proxy.cli.benchmark_target import confirm_costs, given_targets
+    from llm_proxy.cli.benchmark_throwaway import throwaway_targets
+
+    given, preset = prepared.given, prepared.workload.preset
+    if given.base_url:
+        targets = given_targets(given, preset, prepared.workload.workload.endpoint)
+        is_elsewhere = bool(targets.elsewhere)
+        choice = choose_load(given, is_elsewhere=is_elsewhere, is_throwaway=False)
+        confirm_costs(targets, choice, yes=given.yes)
+        yield targets, choice
+        return
+    print("Starting a throw-away server and the built-in mock behind it …", file=sys.stderr)
+    with throwaway_targets(preset) as targets:
+        yield targets, choose_load(given, is_elsewhere=False, is_throwaway=True)
+
+
+def _measure(
+    context: typer.Context,
+    prepared: _Prepared,
+    targets: Targets,
+    choice: LoadChoice,
+    outputs: Outputs,
+) -> tuple[Measured, Circumstances]:
+    from rich.console import Console
+
+    from llm_proxy.benchmark.live_view import LiveView
+    from llm_proxy.benchmark.plan import Closed
+    from llm_proxy.cli.benchmark_reach import look_at_targets
+    from llm_proxy.cli.benchmark_run import run_session
+
+    plan = _plan(prepared, targets, choice)
+    usage = _usage(prepared.given, targets)
+    look_at_targets(plan)
+    circumstances = _circumstances(context, prepared, targets, choice)
+    view = LiveView(
+        Console(stderr=True),
+        title=f"{targets.proxied.base_url}{plan.workload.endpoint}",
+        total_s=choice.load.duration_s,
+        total_requests=choice.load.requests if isinstance(choice.load, Closed) else None,
+    )
+    with view:
+        measured = run_session(
+            plan,
+            _course(prepared.limits, choice),
+            processes=choice.processes,
+            view=view,
+            usage=usage,
+            on_frame=outputs.on_frame,
+        )
+    return measured, circumstances
+
+
+def _plan(prepared: _Prepared, targets: Targets, choice: LoadChoice) -> Plan:
+    from llm_proxy.benchmark.plan import Plan
+
+    return Plan(
+        targets=targets.all if choice.first_rate is None else (targets.proxied,),
+        workload=prepared.workload.workload,
+        load=choice.load,
+        timeout_s=prepared.timeout_s,
+        seed=prepared.given.seed,
+    )
+
+
+def _usage(given: Given, targets: Targets) -> Usage | None:
+    from llm_proxy.benchmark.process_usage import UsageWatch
+    from llm_proxy.errors import ConfigError
+
+    if targets.pid is None:
+        return None
+    try:
+        return UsageWatch(targets.pid)
+    except ConfigError:
+        if given.pid is not None:
+            raise
+        return None  # nobody asked for it
+
+
+def _course(limits: Limits, choice: LoadChoice) -> Course:
+    from llm_proxy.benchmark.session import Course, Service
+
+    service = None
+    if choice.first_rate is not None:
+        service = Service(
+            thresholds=limits.slo,
+            max_error_rate=limits.max_error_rate,
+            start_rate=choice.first_rate,
+        )
+    return Course(warm_up_s=choice.warm_up_s, repeats=choice.repeats, service=service)
+
+
+def _circumstances(
+    context: typer.Context, prepared: _Prepared, targets: Targets, choice: LoadChoice
+) -> Circumstances:
+    from datetime import UTC, datetime
+
+    from llm_proxy.benchmark.composition import Circumstances
+    from llm_proxy.benchmark.environment import fingerprint
+    from llm_proxy.cli.benchmark_command_line import command_line
+
+    secrets = [key for target in targets.all for key in target.keys]
+    return Circumstances(
+        command=command_line(context, secrets),
+        seed=prepared.given.seed,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        environment=fingerprint(),
+        load=choice.describe(),
+        workload=prepared.workload.describe(targets, is_paired=choice.first_rate is None),
+    )
+
+
+def _report(
+    measured: Measured, circumstances: Circumstances, prepared: _Prepared, outputs: Outputs
+) -> int:
+    from llm_proxy.benchmark.composition import checked, compose
+
+    report = checked(compose(measured, circumstances), prepared.limits)
+    _print(report, as_json=prepared.given.as_json)
+    outputs.write(report, measured.results.histograms)
+    if report.interrupted:
+        return _INTERRUPTED
+    if report.requests and report.error_kinds.get("connect") == report.requests:
+        raise Unreachable(
+            f"{report.workload.base_url} answered once and could not be reached after that; "
+            "is it still running?"
+        )
+    return 0 if report.passed else 1
+
+
+def _print(report: Report, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from llm_proxy.benchmark.report import encode_report
+    from llm_proxy.benchmark.terminal_report import print_report
+
+    if not as_json:
+        print_report(report, Console())
+        return
+    print(encode_report(report).decode(), end="")
+    for check in report.checks:
+        if not check.passed:
+            print(f"Missed: {check.message}", file=sys.stderr)

@@ -1,0 +1,76 @@
+"""Runs a session with its rig, its live view and the signals that end it early."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llm_proxy.benchmark.plan import Plan
+    from llm_proxy.benchmark.samples import Frame
+    from llm_proxy.benchmark.session import Course, Measured, Session, Usage, View
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+def run_session(
+    plan: Plan,
+    course: Course,
+    *,
+    processes: int,
+    view: View,
+    usage: Usage | None = None,
+    on_frame: Callable[[Frame], None] | None = None,
+) -> Measured:
+    """Raises KeyboardInterrupt when it was ended before there was anything to report."""
+    import uvloop
+
+    from llm_proxy.benchmark.rig import Rig
+    from llm_proxy.benchmark.session import Interrupted, Session
+
+    async def run() -> Measured:
+        async with Rig(processes) as rig:
+            session = Session(rig, view, usage=usage, on_frame=on_frame)
+            with _ended_by_signals(session):
+                return await session.run(plan, course)
+
+    try:
+        return uvloop.run(run())
+    except (Interrupted, asyncio.CancelledError):
+        raise KeyboardInterrupt from None
+
+
+@contextmanager
+def _ended_by_signals(session: Session) -> Iterator[None]:
+    """The first one ends the run and leaves the report; another one ends it all."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    is_asked = False
+
+    def end() -> None:
+        nonlocal is_asked
+        if is_asked:
+            task.cancel()
+        is_asked = True
+        session.stop()
+
+    for number in _ENDING:
+        loop.add_signal_handler(number, end)
+    try:
+        yield
+    finally:
+        for number in _ENDING:
+            loop.remove_signal_handler(number)
+
+
+@contextmanager
+def interrupted_by_termination() -> Iterator[None]:
+    """SIGTERM is as Ctrl-C outside of the run, so that what was started is ended in order."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_proxy.cli.benchmark_contradictions import flag, refuse_contradictions
+from llm_proxy.cli.benchmark_options import Given
+from llm_proxy.errors import WrongUsage
+
+URL = "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("options", "one", "other"),
+    [
+        ({"mock": True, "base_url": URL}, "--mock", "--base-url"),
+        ({"mock": True, "token": ["x"]}, "--mock", "--token"),
+        ({"base_url": URL, "token": ["x"], "token_env": "X"}, "--token", "--token-env"),
+        ({"data": "{}", "prompts": Path("x")}, "--data", "--prompts"),
+        ({"data": "{}", "model": "x"}, "--data", "--model"),
+        ({"requests": 1, "duration": "1s"}, "--requests", "--duration"),
+        ({"stages": "1s:1", "rate": "1"}, "--stages", "--rate"),
+        ({"find_max": True, "slo": ["p99=1s"], "repeat": 2}, "--find-max", "--repeat"),
+        ({"csv": Path("x"), "html": Path("./x")}, "--csv", "--html"),
+        (
+            {"base_url": URL, "data": "@-", "token": ["-"]},
+            "--data @-",
+            "--token -",
+        ),
+    ],
+)
+def test_options_that_exclude_each_other_are_both_named(
+    options: dict[str, Any], one: str, other: str
+) -> None:
+    with pytest.raises(WrongUsage, match=f"{one} and {other} contradict each other: .") as caught:
+        refuse_contradictions(Given(**options))
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "one", "others"),
+    [
+        ({"find_max": True}, "--find-max", "--slo"),
+        ({"poisson": True}, "--poisson", "--rate or --stages or --find-max"),
+        ({"direct_key_env": "KEY"}, "--direct-key-env", "--direct-url"),
+        ({"direct_url": URL}, "--direct-url", "--base-url"),
+        ({"token": ["x"]}, "--token", "--base-url"),
+        ({"pid": 1}, "--pid", "--base-url"),
+        ({"max_regression": "p99=1%"}, "--max-regression", "--compare"),
+    ],
+)
+def test_option_that_means_nothing_alone_names_what_it_needs(
+    options: dict[str, Any], one: str, others: str
+) -> None:
+    with pytest.raises(WrongUsage, match=f"{one} needs {others}: ."):
+        refuse_contradictions(Given(**options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"mock": True, "concurrency": 10},
+        {"base_url": URL, "token": ["a", "-"], "data": "{}"},
+        {"find_max": True, "slo": ["p99=1s"], "rate": "5", "duration": "1s", "poisson": True},
+        {"csv": Path("x"), "html": Path("y")},
+    ],
+)
+def test_what_goes_together_passes(options: dict[str, Any]) -> None:
+    refuse_contradictions(Given(**options))
+
+
+def test_options_are_named_as_they_are_written() -> None:
+    assert flag("max_error_rate") == "--max-error-rate"
