@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench_sides import FEATURES, Side
+if TYPE_CHECKING:
+    from bench_sides import Side
 
 Figures = Mapping[str, Any]
 MICRO = 1000  # milliseconds to microseconds
@@ -30,11 +31,13 @@ def replace_section(path: Path, name: str, text: str) -> None:
 def comparison(
     sides: Sequence[Side], figures: Mapping[str, Figures], about: Mapping[str, Any]
 ) -> str:
-    names = ["", *(f"{side.name} {side.version}" for side in sides)]
+    names = ["", *(f"{side.name} {side.version}".strip() for side in sides)]
     measured = [
         [title, *(cell(figures[side.name]) for side in sides)] for title, cell in _rows(figures)
     ]
-    features = [[name, *(side.switched_on[name] for side in sides)] for name in FEATURES]
+    features = [
+        [name, *(side.switched_on[name] for side in sides)] for name in sides[0].switched_on
+    ]
     problems = [
         f"- {name}: {problem}" for name, figure in figures.items() for problem in figure["problems"]
     ]

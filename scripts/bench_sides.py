@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 import venv
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -109,7 +109,7 @@ class Side:
     name: str
     version: str
     url: str
-    token: str = "sk-none"
+    token: str = field(default="sk-none", repr=False)
     pid: int | None = None  # of its first process; None: nothing runs but the mock
 
     @property

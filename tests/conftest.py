@@ -28,6 +28,8 @@ _OTHERS = {
     "OPENAI_API_KEY",
     "OPENAI_BASE_URL",
     "XDG_DATA_HOME",
+    *("PROXY_URL", "PROXY_TOKEN", "MODEL", "SYSTEM_PROMPT", "TEMPERATURE", "MAX_TOKENS"),
+    *("USE_STREAMING", "VERBOSE"),
     *(f"{scheme}_PROXY" for scheme in ("ALL", "HTTP", "HTTPS", "NO")),
 }
 _NAMES = {setting.env for setting in SETTINGS} | _OTHERS

@@ -14,13 +14,14 @@ SOURCE = Path(__file__).parents[1] / "src" / "llm_proxy"
 # The module path after `llm_proxy.`, and what nothing under it may import.
 FORBIDDEN = {
     "": ["cli"],
-    "server": ["manage", "dispatcher", "benchmark"],
-    "manage": ["server", "dispatcher", "benchmark", "store"],
-    "dispatcher": ["server", "manage", "benchmark"],
-    "benchmark": ["server", "manage", "dispatcher", "store"],
-    "store": ["server", "manage", "dispatcher", "benchmark", "http1"],
-    "events": ["server", "manage", "dispatcher", "benchmark", "store"],
-    "http1": ["server", "manage", "dispatcher", "benchmark", "store", "events"],
+    "server": ["chat", "manage", "dispatcher", "benchmark"],
+    "manage": ["chat", "server", "dispatcher", "benchmark", "store"],
+    "dispatcher": ["chat", "server", "manage", "benchmark"],
+    "benchmark": ["chat", "server", "manage", "dispatcher", "store"],
+    "chat": ["server", "manage", "dispatcher", "benchmark", "store", "events", "http1"],
+    "store": ["chat", "server", "manage", "dispatcher", "benchmark", "http1"],
+    "events": ["chat", "server", "manage", "dispatcher", "benchmark", "store"],
+    "http1": ["chat", "server", "manage", "dispatcher", "benchmark", "store", "events"],
     "server.gateway": ["server.control", "store"],
     "server.control": ["server.gateway"],
 }
@@ -29,6 +30,7 @@ FORBIDDEN_LIBRARIES = {
     "http1": {"starlette", "hypercorn", "peewee", "httpx", "rich", "typer"},
     "store": {"starlette", "hypercorn", "httpx", "rich", "typer"},
     "server.control": {"peewee", "httpx", "rich", "typer"},
+    "chat": {"starlette", "hypercorn", "peewee", "typer"},
     "dispatcher": {"starlette", "hypercorn", "peewee", "rich"},
 }
 # Of everything outside: these libraries stay where they are named.
@@ -38,6 +40,9 @@ AT_HOME_IN = {
     "prometheus_client": ("server.control",),
     "redis": ("server.fleet",),
     "typer": ("cli",),
+    "prompt_toolkit": ("chat.line_editor",),
+    "markdown_it": ("chat.blocks",),
+    "pygments": ("chat.markdown",),
     "yaml": ("yaml_file", "provider_file", "cli"),
     "dotenv": ("env_file",),
 }
@@ -159,10 +164,24 @@ def test_gateway_is_used_by_the_worker_alone() -> None:
     assert wrong == []
 
 
+def test_chat_draws_in_few_places_only() -> None:
+    """The client and the conversation could serve another face."""
+    faces = {"live_lines", "markdown", "markdown_view", "terminal_screen"}
+    wrong = [
+        module
+        for module, path in _modules()
+        if _is_within(module, "chat")
+        and "rich" in _libraries(path)
+        and module.removeprefix("chat.") not in faces
+    ]
+    assert wrong == []
+
+
 def test_command_modules_start_light() -> None:
     """At their top level: the standard library, typer and the light modules of our own."""
     light = {"llm_proxy.settings", "llm_proxy.setting", "llm_proxy.errors", "llm_proxy.cli"}
     banned = {"rich", "httpx", "starlette", "hypercorn", "peewee", "msgspec", "uvloop", "yaml"}
+    banned |= {"prompt_toolkit", "markdown_it"}
     wrong = []
     for module, path in _modules():
         if not _is_within(module, "cli"):

@@ -39,7 +39,10 @@ def make_report(**changes: Any) -> Report:
         "process": make_process(),
         "checks": (
             r.Check(
-                kind="error-rate", name="errors<=1%", passed=True, message="0.1 % is within 1 %"
+                kind="error-rate",
+                name="errors<=1%",
+                passed=True,
+                message="the error rate is 0.1 %, within 1 %",
             ),
         ),
     }

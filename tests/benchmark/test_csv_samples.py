@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 from array import array
+from pathlib import Path
 from typing import Any
 
 from llm_proxy.benchmark import samples as s
@@ -104,3 +105,10 @@ def test_frames_follow_each_other() -> None:
         ("0", "5xx"),
         ("1", "ok"),
     ]
+
+
+def test_every_column_is_documented() -> None:
+    document = Path(__file__).parents[2] / "docs" / "benchmark-report.md"
+    section = document.read_text("utf-8").split("\n## CSV\n")[1].split("\n## ")[0]
+    documented = [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert documented == list(COLUMNS)

@@ -25,9 +25,19 @@ def test_every_header_is_read() -> None:
         (b"X-Mock-Cut", b"0"),
         (b"X-Mock-Encoding", b"br"),
         (b"X-Mock-Tokens", b"7"),
+        (b"X-Mock-Stall", b"5:300ms"),
+        (b"X-Mock-Corrupt", b"9"),
     )
     assert faults == Faults(
-        status=429, retry_after="3", delay_s=0.25, cut=0, encoding="br", tokens=7
+        status=429,
+        retry_after="3",
+        delay_s=0.25,
+        cut=0,
+        encoding="br",
+        tokens=7,
+        stall_after=5,
+        stall_s=0.3,
+        corrupt=9,
     )
 
 
@@ -52,6 +62,11 @@ def test_a_cut_can_come_before_the_head() -> None:
         (b"X-Mock-Tokens", b"\xb2", "X-Mock-Tokens must be"),
         (b"X-Mock-Delay", b"soon", "X-Mock-Delay: 'soon' isn't a duration"),
         (b"X-Mock-Delay", b"1h", "at most 600s"),
+        (b"X-Mock-Stall", b"300ms", "such as 5:300ms, not '300ms'"),
+        (b"X-Mock-Stall", b"x:300ms", "X-Mock-Stall must be a whole number from 0"),
+        (b"X-Mock-Stall", b"5:", "X-Mock-Stall: '' isn't a duration"),
+        (b"X-Mock-Stall", b"5:1h", "X-Mock-Stall must be at most 600s"),
+        (b"X-Mock-Corrupt", b"0", "X-Mock-Corrupt must be a whole number from 1"),
         (b"X-Mock-Encoding", b"zstd", "gzip, br or deflate, not 'zstd'"),
         (b"X-Mock-Latency", b"1s", "X-Mock-Latency isn't a header of the mock; there are X-Mock-C"),
     ],
@@ -64,7 +79,12 @@ def test_a_header_that_cannot_be_obeyed_is_400(name: bytes, value: bytes, messag
 
 @settings(deadline=None)
 @given(
-    st.sampled_from([b"status", b"delay", b"cut", b"encoding", b"tokens", b"retry-after"]),
+    st.sampled_from(
+        [
+            *(b"status", b"delay", b"cut", b"encoding", b"tokens", b"retry-after"),
+            *(b"stall", b"corrupt"),
+        ]
+    ),
     st.binary(max_size=30),
 )
 def test_any_value_is_read_or_refused(name: bytes, value: bytes) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import random
 import time
 import zlib
 from typing import Any
@@ -11,7 +12,7 @@ import brotli
 import httpx
 import pytest
 
-from llm_proxy.benchmark.mock_options import MockOptions
+from llm_proxy.benchmark.mock_options import Freeze, MockOptions
 from llm_proxy.benchmark.mock_upstream import MockServer
 
 pytestmark = pytest.mark.anyio
@@ -147,11 +148,93 @@ async def test_a_paced_stream_keeps_its_pace(mock: MockServer) -> None:
     assert len(times) > 3
 
 
+def _differing(left: bytes, right: bytes) -> list[int]:
+    assert len(left) == len(right)
+    return [i for i, (a, b) in enumerate(zip(left, right, strict=True)) if a != b]
+
+
+async def test_the_byte_asked_for_is_another(mock: MockServer) -> None:
+    whole = await _whole_body(mock, CHAT)
+    for number, changed in ((1, [0]), (100, [99]), (len(whole), [len(whole) - 1])):
+        answer = await _raw(mock, CHAT, "Connection: close", f"X-Mock-Corrupt: {number}")
+        assert _differing(answer[-len(whole) :], whole) == changed
+
+
+async def test_one_byte_of_the_event_asked_for_is_another(mock: MockServer) -> None:
+    whole = await _whole_body(mock, STREAM)
+    answer = await _raw(mock, STREAM, "Connection: close", "X-Mock-Corrupt: 3")
+    changed = _differing(answer.partition(b"\r\n\r\n")[2], whole)
+    assert len(changed) == 1
+    assert whole[: changed[0]].count(b"data: ") == 3
+
+
+@pytest.mark.parametrize("body", [CHAT, STREAM], ids=["plain", "stream"])
+async def test_what_is_beyond_the_end_is_not_corrupted(
+    mock: MockServer, body: dict[str, Any]
+) -> None:
+    whole = await _whole_body(mock, body)
+    answer = await _raw(mock, body, "Connection: close", "X-Mock-Corrupt: 100000")
+    assert answer.endswith(whole)
+
+
+@pytest.mark.parametrize("after", [0, 5])
+@pytest.mark.parametrize(
+    "mock_options", [MockOptions(), MockOptions(tokens_per_second=1000)], indirect=True
+)
+async def test_a_stream_stalls_once_after_so_many_events(mock: MockServer, after: int) -> None:
+    host, port = mock.address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    body = json.dumps(STREAM).encode()
+    writer.write(
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: m\r\nAuthorization: Bearer k\r\n"
+        b"X-Mock-Tokens: 9\r\nX-Mock-Stall: %d:100ms\r\nConnection: close\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (after, len(body), body)
+    )
+    await reader.readuntil(b"\r\n\r\n")
+    begin = time.monotonic()
+    early = [await reader.readuntil(b"\n\n") for _ in range(after)]
+    late = await reader.readuntil(b"\n\n")
+    assert time.monotonic() - begin > 0.09
+    rest = await reader.read(-1)
+    assert (b"".join(early) + late + rest).count(b"data: ") == 12
+    writer.close()
+    await writer.wait_closed()
+
+
+_OFTEN = MockOptions(freeze=Freeze(every_s=0.11, for_s=0.1))
+
+
+@pytest.mark.parametrize("mock_options", [_OFTEN], indirect=True)
+async def test_a_frozen_mock_sends_neither_heads_nor_events_until_it_thaws(
+    mock: MockServer,
+) -> None:
+    """At 10 ms of each 110 ms anything can be sent, so all of this is within few of them."""
+    answers = 0
+    async with asyncio.timeout(20):
+        while not mock.waits.frozen_s():
+            await asyncio.sleep(0.001)
+        for body in (CHAT, STREAM, CHAT):
+            begin, left = time.monotonic(), mock.waits.frozen_s()
+            assert b"HTTP/1.1 200 OK" in await _raw(mock, body, "Connection: close")
+            assert time.monotonic() - begin > left - 0.01
+            answers += 1
+    assert answers == 3
+
+
 @pytest.mark.parametrize("mock_options", [MockOptions(latency_s=0.1)], indirect=True)
 async def test_the_head_comes_after_the_latency(mock: MockServer) -> None:
     begin = time.monotonic()
     assert await _raw(mock, CHAT, "Connection: close")
     assert time.monotonic() - begin > 0.099
+
+
+@pytest.mark.parametrize("mock_options", [MockOptions(jitter_s=0.05)], indirect=True)
+async def test_jitter_lets_a_head_wait_as_long_as_was_drawn(mock: MockServer) -> None:
+    # As the server draws: the n-th answer waits as long each time it is started.
+    expected = random.Random(0).uniform(0, 0.05)
+    begin = time.monotonic()
+    assert await _raw(mock, CHAT, "Connection: close")
+    assert time.monotonic() - begin > expected - 0.001
 
 
 @pytest.mark.parametrize("mock_options", [MockOptions(latency_s=60)], indirect=True)

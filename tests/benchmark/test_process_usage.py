@@ -115,13 +115,18 @@ def test_memory_that_is_only_there_at_the_end_is_the_peak_too(target: _Target) -
     assert usage.memory_peak_mib == usage.memory_after_mib > usage.memory_before_mib + 25
 
 
-def test_memory_is_not_measured_with_every_sample(target: _Target) -> None:
-    watch = UsageWatch(target.pid)
+@pytest.mark.parametrize(("after_s", "is_measured"), [(0.9, False), (1.0, True)])
+def test_memory_is_measured_once_a_second(
+    target: _Target, after_s: float, is_measured: bool
+) -> None:
+    now = [100.0]
+    watch = UsageWatch(target.pid, clock=lambda: now[0])
     watch.start()
     target.tell("take")
+    now[0] += after_s
     watch.sample()
     target.tell("give back")
-    assert watch.finish(1).memory_peak_mib < 25
+    assert (watch.finish(1).memory_peak_mib > 25) is is_measured
 
 
 def test_children_count_those_born_during_the_run_from_their_birth(target: _Target) -> None:
@@ -167,11 +172,17 @@ def test_a_pid_of_no_process_is_refused(pid: int) -> None:
         UsageWatch(pid)
 
 
-def test_a_process_that_ended_before_the_start_is_refused(target: _Target) -> None:
+def test_each_run_counts_for_itself_and_one_without_the_target_is_empty(target: _Target) -> None:
     watch = UsageWatch(target.pid)
+    watch.start()
+    target.tell("burn")
+    watch.finish(1)
+    watch.start()
+    assert watch.finish(1).cpu_s < 0.05
     target.end()
-    with pytest.raises(ConfigError, match="no such process"):
-        watch.start()
+    watch.start()
+    usage = watch.finish(1)
+    assert (usage.cpu_s, usage.memory_before_mib, usage.memory_peak_mib) == (0, 0, 0)
 
 
 def test_a_process_that_may_not_be_looked_at_is_refused() -> None:

@@ -95,7 +95,7 @@ def test_a_rate_is_at_least_what_was_asked_for() -> None:
     assert parse_slo("rps=500")[0].check(side).passed
     check = parse_slo("rps=501")[0].check(side)
     assert not check.passed
-    assert check.message == "rps is 500 requests/s, below 501 requests/s"
+    assert check.message == "the rate is 500 requests/s, below 501 requests/s"
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_the_error_rate_may_be_what_is_allowed() -> None:
     assert check_error_rate(side, 0.01).passed
     check = check_error_rate(side, 0.0)
     assert (check.kind, check.name, check.passed) == ("error-rate", "errors<=0%", False)
-    assert check.message == "errors is 1 %, over 0 %"
+    assert check.message == "the error rate is 1 %, over 0 %"
 
 
 def test_a_share_is_a_percentage() -> None:

@@ -62,6 +62,15 @@ def test_it_serves_until_a_signal_ends_it(number: signal.Signals, code: int) -> 
     assert "Traceback" not in err
 
 
+def test_jitter_and_freezes_are_obeyed() -> None:
+    # 1 ms of each 60 s: the test is over before.
+    with _running("--jitter", "1ms", "--freeze", "60s:1ms") as (_, address):
+        answer = httpx.get(
+            f"http://{address}/v1/models", headers={"Authorization": "Bearer k"}, trust_env=False
+        )
+    assert answer.status_code == 200
+
+
 def test_the_key_can_come_from_stdin_and_is_not_printed() -> None:
     with _running("--api-key", "-", stdin="sk-canary\n") as (process, address):
         url = f"http://{address}/v1/models"
@@ -81,6 +90,11 @@ def test_the_key_can_come_from_stdin_and_is_not_printed() -> None:
         (["--addr", "8089"], "HOST:PORT"),
         (["--latency", "5x"], "isn't a duration"),
         (["--latency", "11m"], "between 0s and 600s"),
+        (["--jitter", "5x"], "--jitter"),
+        (["--jitter", "11m"], "the jitter must be between 0s and 600s"),
+        (["--freeze", "10s"], "how often and how long, such as 10s:1s, not '10s'"),
+        (["--freeze", "10s:x"], "--freeze"),
+        (["--freeze", "1s:1s"], "shorter than the time from one to the next"),
         (["--tokens-per-second", "-1"], "--tokens-per-second"),
         (["--tokens-per-second", "inf"], "0 is as fast"),
         (["--api-key", ""], "API key is empty"),
@@ -102,7 +116,10 @@ def test_a_port_in_use_is_one_sentence() -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["Status", "Retry-After", "Delay", "Cut", "Encoding", "Tokens", "--latency", "127.0.0.1:8089"],
+    [
+        *("Status", "Retry-After", "Delay", "Cut", "Encoding", "Tokens", "Stall", "Corrupt"),
+        *("--latency", "--jitter", "--freeze", "127.0.0.1:8089"),
+    ],
 )
 def test_help_names_everything_that_can_be_asked_for(word: str) -> None:
     help_text = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).stdout

@@ -7,15 +7,18 @@ import threading
 
 import uvloop
 
+from llm_proxy.benchmark.mock_options import MockOptions
 from llm_proxy.benchmark.mock_request import ReceivedRequest
 from llm_proxy.benchmark.mock_upstream import MockServer, start_mock
 
 
 class MockThread:
-    def __init__(self) -> None:
+    def __init__(self, options: MockOptions | None = None) -> None:
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         loop = self._runner.get_loop()
-        self._server: MockServer = loop.run_until_complete(start_mock("127.0.0.1", 0))
+        self._server: MockServer = loop.run_until_complete(
+            start_mock("127.0.0.1", 0, options=options or MockOptions())
+        )
         self._thread = threading.Thread(target=loop.run_forever, name="mock", daemon=True)
         self._thread.start()
 

@@ -8,7 +8,7 @@ from typing import Final
 from llm_proxy.benchmark.precision import format_ms
 from llm_proxy.benchmark.report import Histogram
 
-MOST_ROWS: Final = 14
+MOST_ROWS: Final = 12
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 _LEAST_BAR: Final = 8
 

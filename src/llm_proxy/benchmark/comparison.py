@@ -114,7 +114,7 @@ def _exceeds(limit: RegressionLimit, before: float, after: float) -> bool:
 
 
 def _sentence(metric: Metric, before: float, after: float) -> str:
-    text = f"{metric.name} was {metric.show(before)} and is {metric.show(after)}"
+    text = f"{metric.subject} was {metric.show(before)} and is {metric.show(after)}"
     change = _relative(before, after)
     return text if change is None else f"{text} ({change * 100:+.3g} %)"
 

@@ -10,9 +10,11 @@ import math
 import struct
 import zlib
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import cache
+from itertools import accumulate
 from typing import Final
 
 import msgspec
@@ -94,11 +96,13 @@ class HdrHistogram:
         """The highest value of the bucket it falls into, but no more than the most seen."""
         # The rounding of the division must not push a whole rank to the next one.
         rank = max(math.ceil(percentile * self.count / 100 - 1e-9), 1)
-        for bucket in self:
-            rank -= bucket.count
-            if rank <= 0:
-                return min(bucket.value_to, self.max)
-        return self.max
+        indices = sorted(self._counts)
+        ranks = list(accumulate(map(self._counts.__getitem__, indices)))
+        place = bisect_left(ranks, rank)
+        if place == len(indices):  # nothing was recorded
+            return self.max
+        value, width = _bucket(indices[place])
+        return min(value + width - 1, self.max)
 
     def __iter__(self) -> Iterator[Bucket]:
         """The buckets that aren't empty, ascending."""

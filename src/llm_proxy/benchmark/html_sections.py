@@ -125,7 +125,8 @@ def process_section(report: Report) -> Element | None:
             {
                 "CPU per request": format_ms(usage.cpu_us_per_request / 1000),
                 "CPU": format_ms(usage.cpu_s * 1000),
-                "memory before · peak · after": " · ".join(f"{it:.1f}" for it in memory) + " MiB",
+                "memory before · peak · after": " · ".join(f"{it:.1f}" for it in memory)
+                + f" MiB ({usage.memory_kind.upper()})",
                 "processes": ", ".join(map(str, usage.pids)),
             }
         ),

@@ -26,6 +26,7 @@ class LaneRows:
         self._in_lane = samples.lane.tobytes().translate(table)
         self._outcomes = bytes(compress(samples.outcome, self._in_lane))
         self._is_answered = _both(self._in_lane, samples.outcome.tobytes().translate(_IS_OK))
+        self.is_on_time = not any(samples.late)
         self.latency = self._latency(self._in_lane)
         self.answered_latency = self._latency(self._is_answered)
 
@@ -60,8 +61,9 @@ class LaneRows:
 
     def _latency(self, mask: bytes) -> Sequence[int]:
         service = _picked(self._samples.service, mask)
-        late = _picked(self._samples.late, mask)
-        return list(map(add, service, late)) if any(late) else service
+        if self.is_on_time:
+            return service
+        return list(map(add, service, _picked(self._samples.late, mask)))
 
 
 def _picked(column: array[int], mask: bytes) -> Sequence[int]:

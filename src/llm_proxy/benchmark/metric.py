@@ -36,6 +36,11 @@ class Metric(msgspec.Struct, frozen=True):
         return self.statistic if self.family == "latency" else f"{self.family}.{self.statistic}"
 
     @property
+    def subject(self) -> str:
+        """Of a sentence."""
+        return {"rps": "the rate", "errors": "the error rate"}.get(self.family, self.name)
+
+    @property
     def unit(self) -> Unit:
         if self.family == "rps":
             return "rps"

@@ -15,6 +15,7 @@ from llm_proxy.benchmark.mock_options import MockOptions
 from llm_proxy.benchmark.mock_request import RawHeaders, ReceivedRequest, Request
 from llm_proxy.benchmark.mock_sender import Sender
 from llm_proxy.benchmark.mock_service import MockService
+from llm_proxy.benchmark.mock_waits import Waits
 
 _LARGEST_HEAD = 1024 * 1024
 _LINGER_S = 1.0
@@ -25,6 +26,7 @@ class Server(Protocol):
 
     options: MockOptions
     service: MockService
+    waits: Waits
     requests: deque[ReceivedRequest]
     connections: set[MockConnection]
 
@@ -162,7 +164,11 @@ class MockConnection(asyncio.Protocol):
 
     def _start(self, request: Request) -> None:
         sender = Sender(
-            self._transport, request, options=self._server.options, done=self._on_answered
+            self._transport,
+            request,
+            tokens_per_second=self._server.options.tokens_per_second,
+            waits=self._server.waits,
+            done=self._on_answered,
         )
         self._sender = sender
         sender.start(*self._server.service.answer(request))
@@ -191,7 +197,8 @@ class MockConnection(asyncio.Protocol):
         request = Request("GET", b"/", [])
         request.keep_alive = False
         # At once, whatever latency the server's options ask for.
-        sender = Sender(self._transport, request, options=MockOptions(), done=_ignore)
+        waits = Waits(MockOptions(), self._loop.time)
+        sender = Sender(self._transport, request, tokens_per_second=0, waits=waits, done=_ignore)
         sender.start(answer, NO_FAULTS)
         if self._transport.can_write_eof():
             self._transport.write_eof()

@@ -1,4 +1,4 @@
-"""Sends one answer: late, paced, encoded or cut, as asked."""
+"""Sends one answer: late, paced, stalled, corrupted, encoded or cut, as asked."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from http import HTTPStatus
 from llm_proxy.benchmark.mock_answer import Answer, Event
 from llm_proxy.benchmark.mock_encoding import Encoder, new_encoder
 from llm_proxy.benchmark.mock_faults import Faults
-from llm_proxy.benchmark.mock_options import MockOptions
 from llm_proxy.benchmark.mock_request import Request
+from llm_proxy.benchmark.mock_waits import Waits
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _BODILESS = (204, 304)
@@ -25,12 +25,14 @@ class Sender:
         transport: asyncio.Transport,
         request: Request,
         *,
-        options: MockOptions,
+        tokens_per_second: float,
+        waits: Waits,
         done: Callable[[bool], None],
     ) -> None:
         self._transport = transport
         self._request = request
-        self._options = options
+        self._pace = tokens_per_second
+        self._waits = waits
         self._done = done
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.Handle | None = None
@@ -46,7 +48,8 @@ class Sender:
     def start(self, answer: Answer, faults: Faults) -> None:
         self._answer = answer
         self._faults = faults
-        delay = self._options.latency_s if faults.delay_s is None else faults.delay_s
+        self._stall_after = faults.stall_after
+        delay = self._waits.before_head_s(faults)
         if delay:
             self._timer = self._loop.call_later(delay, self._send)
         else:
@@ -68,6 +71,8 @@ class Sender:
 
     def _send(self) -> None:
         self._timer = None
+        if self._is_frozen(self._send):
+            return
         if self._faults.cut_head:
             self._finish(keep_alive=False)
             return
@@ -82,6 +87,8 @@ class Sender:
     def _send_plain(self) -> None:
         answer = self._answer
         body = answer.body
+        if self._faults.corrupt is not None:
+            body = _corrupted(body, self._faults.corrupt - 1)
         if self._encoder is not None:
             body = self._encoder.encode(body) + self._encoder.finish()
         keep_alive = self._request.keep_alive
@@ -120,22 +127,36 @@ class Sender:
             tokens, data = self._next
             if self._has_to_wait(tokens):
                 return
-            self._write_piece(self._encoder.encode(data) if self._encoder else data)
             self._events_sent += 1
+            if self._events_sent == self._faults.corrupt:
+                data = _corrupted(data, len(data) // 2)
+            self._write_piece(self._encoder.encode(data) if self._encoder else data)
             self._next = next(self._events, None)
-            if not self._options.tokens_per_second:
+            if not self._pace:
                 # One event each turn of the loop, so that all streams move on together.
                 self._timer = self._loop.call_soon(self._stream)
                 return
 
     def _has_to_wait(self, tokens: int) -> bool:
-        pace = self._options.tokens_per_second
-        if not pace:
+        if self._is_frozen(self._stream):
+            return True
+        if self._events_sent == self._stall_after:
+            self._stall_after = None
+            self._started_at += self._faults.stall_s  # the pace goes on from there
+            self._timer = self._loop.call_later(self._faults.stall_s, self._stream)
+            return True
+        if not self._pace:
             return False
-        wait = self._started_at + tokens / pace - self._loop.time()
+        wait = self._started_at + tokens / self._pace - self._loop.time()
         if wait > 0:
             self._timer = self._loop.call_later(max(wait, _TIMER_RESOLUTION_S), self._stream)
         return wait > 0
+
+    def _is_frozen(self, go_on: Callable[[], None]) -> bool:
+        left = self._waits.frozen_s()
+        if left:
+            self._timer = self._loop.call_later(max(left, _TIMER_RESOLUTION_S), go_on)
+        return left > 0
 
     def _end_stream(self) -> None:
         if self._encoder is not None:
@@ -174,3 +195,10 @@ class Sender:
             return b"connection: close\r\n"
         # HTTP/1.0 clients have to be told (RFC 9112 9.3).
         return b"" if self._request.version == "1.1" else b"connection: keep-alive\r\n"
+
+
+def _corrupted(data: bytes, at: int) -> bytes:
+    """With another byte there; unchanged when it ends before."""
+    if at >= len(data):
+        return data
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]

@@ -9,6 +9,7 @@ from llm_proxy.benchmark.mock_connection import MockConnection
 from llm_proxy.benchmark.mock_options import MockOptions
 from llm_proxy.benchmark.mock_request import ReceivedRequest
 from llm_proxy.benchmark.mock_service import MockService
+from llm_proxy.benchmark.mock_waits import Waits
 from llm_proxy.errors import ConfigError
 
 _BACKLOG = 1024
@@ -23,6 +24,7 @@ class MockServer:
     def __init__(self, options: MockOptions) -> None:
         self.options = options
         self.service = MockService(options)
+        self.waits = Waits(options, asyncio.get_running_loop().time)
         self.requests: deque[ReceivedRequest] = deque(maxlen=options.history)
         self.connections: set[MockConnection] = set()
         self._server: asyncio.Server | None = None

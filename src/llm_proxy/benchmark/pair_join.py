@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from llm_proxy.benchmark.plan import DIRECT, PROXIED
+from llm_proxy.benchmark.samples import NONE
 
 MOST_WAITING: Final = 50_000  # halves of one process and lane; the partner of the oldest failed
 
-Half = tuple[int, ...]  # the times to be compared
+Half = tuple[int, ...]  # the times that are compared
 
 
 class PairJoin:
@@ -21,6 +22,7 @@ class PairJoin:
     def add(self, lane: int, halves: Iterable[tuple[int, Half]]) -> None:
         waiting = self._waiting[lane]
         waiting.update(halves)
+        waiting.pop(NONE, None)
         for oldest in tuple(_first(waiting, len(waiting) - MOST_WAITING)):
             del waiting[oldest]
 

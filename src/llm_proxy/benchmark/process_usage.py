@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -34,14 +34,16 @@ class _Member:
 class UsageWatch:
     """`start()`, then `sample()` a few times a second, then `finish()`.
 
-    Raises ConfigError when there is no such process, or it can't be looked at.
+    Making it raises ConfigError when there is no such process, or it can't be looked at.
     """
 
-    def __init__(self, pid: int, *, proc: Path = _PROC) -> None:
+    def __init__(
+        self, pid: int, *, proc: Path = _PROC, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         import psutil
 
-        self._pid = pid
         self._proc = proc
+        self._clock = clock
         self._members: dict[psutil.Process, _Member] = {}
         self._looked_at = 0.0
         self._before = self._peak = 0
@@ -52,20 +54,18 @@ class UsageWatch:
         self._kind: Literal["pss", "rss"] = "rss" if _pss(proc, pid) is None else "pss"
 
     def start(self) -> None:
-        with process_errors(self._pid):
-            family = [self._root, *self._root.children(recursive=True)]
-            self._root.cpu_times()
+        """Again for another run; a target that has gone since uses nothing."""
+        family = [self._root, *_descendants(self._root)]
         self._members = {process: _Member(process, _cpu_s(process) or 0.0) for process in family}
         self._before = self._peak = self._memory()
-        self._looked_at = time.monotonic()
+        self._looked_at = self._clock()
 
     def sample(self) -> None:
-        if time.monotonic() - self._looked_at >= _LOOK_AROUND_S:
+        if self._clock() - self._looked_at >= _LOOK_AROUND_S:
             self.look_around()
         self._note_cpu()
 
     def finish(self, requests: int) -> ProcessUsage:
-        self._note_cpu()
         after = self.look_around()
         self._note_cpu()
         cpu_s = sum(member.cpu_s - member.cpu_before_s for member in self._members.values())
@@ -86,7 +86,7 @@ class UsageWatch:
                 self._members[process] = _Member(process, 0.0)
         memory = self._memory()
         self._peak = max(self._peak, memory)
-        self._looked_at = time.monotonic()
+        self._looked_at = self._clock()
         return memory
 
     def _note_cpu(self) -> None:

@@ -19,6 +19,7 @@ from llm_proxy.benchmark.report import Check, FindMax, Probe, ProcessUsage, Run,
 from llm_proxy.benchmark.results import Results
 from llm_proxy.benchmark.samples import Frame, RigFigures
 from llm_proxy.benchmark.thresholds import Threshold, check_error_rate
+from llm_proxy.errors import ConfigError
 
 SHOWN_EVERY_S: Final = 0.25
 
@@ -132,12 +133,19 @@ class Session:
     async def _measure(self, plan: Plan, title: str) -> _Measurement:
         collector = Collector(plan)
         self._view.phase(title, total_s=_length_s(plan.load), total_requests=_amount(plan.load))
-        if self._usage is not None:
-            self._usage.start()
+        self._watch_usage()
         figures = await self._observe(plan, collector, is_measured=True)
         results = collector.results(figures)
         usage = None if self._usage is None else self._usage.finish(results.side.requests)
         return _Measurement(results, usage)
+
+    def _watch_usage(self) -> None:
+        """A target that has ended since costs its figures, not the report."""
+        try:
+            if self._usage is not None:
+                self._usage.start()
+        except ConfigError:
+            self._usage = None
 
     async def _observe(
         self, plan: Plan, collector: Collector, *, is_measured: bool

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import compress
+from operator import sub
 from typing import Final
 
 from llm_proxy.benchmark.distributions import bins, cdf, distribution
@@ -30,8 +32,9 @@ class SideTally:
         self._outcomes: Counter[int] = Counter()
         self._statuses: Counter[int] = Counter()
         self._sent = self._received = 0
-        self.latency = HdrHistogram()
-        self.service = HdrHistogram()
+        self._on_time = HdrHistogram()  # service where it is the latency, too
+        self._latency = HdrHistogram()  # of the others
+        self._service = HdrHistogram()  # …
         self._first_byte = HdrHistogram()
         self._stream = _StreamTally()
         self._timing = _TimingTally()
@@ -45,8 +48,11 @@ class SideTally:
         self._statuses.update(rows.column("status"))
         self._sent += sum(rows.column("sent"))
         self._received += sum(rows.column("received"))
-        self.latency.record_all(rows.answered_latency)
-        self.service.record_all(rows.answered("service"))
+        if rows.is_on_time:
+            self._on_time.record_all(rows.answered_latency)
+        else:
+            self._latency.record_all(rows.answered_latency)
+            self._service.record_all(rows.answered("service"))
         self._first_byte.record_all(rows.measured("first_byte"))
         self._stream.add(rows)
         self._timing.add(rows, outside="first_byte" if self._is_stream else "service")
@@ -54,11 +60,18 @@ class SideTally:
     def add_gaps(self, gaps: Sequence[int]) -> None:
         self._stream.inter_token.record_all(gaps)
 
+    def latency(self) -> HdrHistogram:
+        return _sum(self._on_time, self._latency)
+
+    def service(self) -> HdrHistogram:
+        return _sum(self._on_time, self._service)
+
     def side(self, duration_s: float, *, unsent: int = 0) -> Side:
         """`unsent` are arrivals that have no row."""
         outcomes = self._outcomes + Counter({UNSENT: unsent})
         requests, cancelled = outcomes.total(), outcomes[CANCELLED]
         errors = requests - cancelled - outcomes[OK]
+        latency = self.latency()
         return Side(
             requests=requests,
             errors=errors,
@@ -66,8 +79,8 @@ class SideTally:
             cancelled=cancelled,
             duration_s=rounded(duration_s),
             requests_per_second=rounded(outcomes[OK] / duration_s) if duration_s else 0.0,
-            latency_ms=distribution(self.latency),
-            service_ms=distribution(self.service),
+            latency_ms=distribution(latency),
+            service_ms=distribution(self.service()),
             first_byte_ms=distribution(self._first_byte),
             statuses=self._status_classes(),
             status_codes={str(code): n for code, n in sorted(self._statuses.items()) if code},
@@ -80,8 +93,8 @@ class SideTally:
             bytes_received=self._received,
             streams=self._streams(duration_s),
             server_timing=self._timing.server_timing(),
-            histogram=bins(self.latency),
-            cdf=cdf(self.latency),
+            histogram=bins(latency),
+            cdf=cdf(latency),
         )
 
     def _status_classes(self) -> dict[str, int]:
@@ -100,6 +113,13 @@ class SideTally:
             broken=self._outcomes[BROKEN_STREAM],
             cancelled=self._outcomes[CANCELLED],
         )
+
+
+def _sum(left: HdrHistogram, right: HdrHistogram) -> HdrHistogram:
+    both = HdrHistogram()
+    both.add(left)
+    both.add(right)
+    return both
 
 
 class _StreamTally:
@@ -161,18 +181,18 @@ class _TimingTally:
         proxy = rows.answered("proxy")
         if not proxy or max(proxy) < 0:
             return
-        timed = [
-            (inside, max(upstream, 0), seen)
-            for inside, upstream, seen in zip(
-                proxy, rows.answered("upstream"), rows.answered(outside), strict=True
+        upstream, seen = rows.answered("upstream"), rows.answered(outside)
+        if min(proxy) < 0:
+            has_timing = [inside >= 0 for inside in proxy]
+            proxy, upstream, seen = (
+                list(compress(column, has_timing)) for column in (proxy, upstream, seen)
             )
-            if inside >= 0
-        ]
-        self._proxy.record_all([inside for inside, _, _ in timed])
-        self._upstream.record_all([upstream for _, upstream, _ in timed])
-        self._unexplained.record_all(
-            [max(seen - inside - upstream, 0) for inside, upstream, seen in timed]
-        )
+        self._proxy.record_all(proxy)
+        self._upstream.record_all(upstream)
+        unexplained = list(map(sub, map(sub, seen, proxy), upstream))
+        if min(unexplained) < 0:  # both are rounded
+            unexplained = [max(ticks, 0) for ticks in unexplained]
+        self._unexplained.record_all(unexplained)
 
     def server_timing(self) -> ServerTiming | None:
         proxy, upstream = distribution(self._proxy), distribution(self._upstream)

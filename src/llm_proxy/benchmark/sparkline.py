@@ -24,6 +24,5 @@ def _means(values: Sequence[float], width: int) -> list[float]:
     count = min(len(values), max(width, 1))
     edges = [len(values) * i // count for i in range(count + 1)] if count else []
     return [
-        sum(values[start:end]) / (end - start)
-        for start, end in zip(edges, edges[1:], strict=False)
+        sum(values[start:end]) / (end - start) for start, end in zip(edges, edges[1:], strict=False)
     ]

@@ -20,9 +20,9 @@ _CLASSES: Final = ("4xx", "5xx")  # errors that the status codes tell apart
 def show_answers(page: Page, report: Report) -> None:
     if not report.requests:
         return
-    sides = [report] if report.direct is None else [report, report.direct]
+    sides: list[Side] = [report] if report.direct is None else [report, report.direct]
     page.heading("Answers")
-    head = ["", *(Text(name, style="dim") for name in ("proxied", "direct")), ""]
+    head: list[Cell] = ["", *(Text(name, style="dim") for name in ("proxied", "direct")), ""]
     rows: list[Sequence[Cell]] = [head] if len(sides) > 1 else []
     page.table([*rows, *_rows(sides)], "l" + "r" * len(sides) + "w")
     if report.fidelity is not None:

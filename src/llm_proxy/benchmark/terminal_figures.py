@@ -75,7 +75,9 @@ def show_series(page: Page, report: Report) -> None:
         return
     page.heading("Over time")
     rows = [
-        _course(page, "requests/s", [one.requests_per_second for one in report.series], format_rate),
+        _course(
+            page, "requests/s", [one.requests_per_second for one in report.series], format_rate
+        ),
         _course(page, "p50", [one.p50_ms for one in report.series if one.p50_ms], format_ms),
         _course(page, "p99", [one.p99_ms for one in report.series if one.p99_ms], format_ms),
     ]
@@ -126,9 +128,7 @@ def show_process(page: Page, report: Report) -> None:
     )
 
 
-def _cells(
-    times: Distribution, columns: Sequence[str], spread: dict[str, Spread]
-) -> list[str]:
+def _cells(times: Distribution, columns: Sequence[str], spread: dict[str, Spread]) -> list[str]:
     return [
         format_ms(
             getattr(times, name.replace(".", "_")),

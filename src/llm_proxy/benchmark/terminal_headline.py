@@ -7,7 +7,7 @@ from typing import Final
 
 from rich.text import Text
 
-from llm_proxy.benchmark.precision import format_ms, format_number, format_rate, format_share
+from llm_proxy.benchmark.precision import format_ms, format_rate, format_share
 from llm_proxy.benchmark.report import Added, Report, Spread
 from llm_proxy.benchmark.terminal_page import Page
 
@@ -23,7 +23,7 @@ def show_headline(page: Page, report: Report) -> None:
     page.line(_totals(report), hanging=2)
     who = "llm-proxy" if workload.is_throwaway else "The proxy"
     for what, added in (
-        ("a request", report.added_latency_ms),
+        ("the latency", report.added_latency_ms),
         ("the first token", report.added_ttft_ms),
         ("the time between tokens", report.added_inter_token_ms),
     ):
@@ -79,12 +79,18 @@ def _errors(report: Report) -> Text:
 
 def _added(added: Added, who: str, what: str) -> Text:
     spread = Spread(low=added.ci95[0], high=added.ci95[1])
-    low, high = (format_ms(bound, spread) for bound in added.ci95)
-    p = f"p < {_LEAST_P}" if added.p_value < _LEAST_P else f"p = {format_number(added.p_value)}"
-    certainty = f" (95 % {low} to {high}, {p})"
+    p = f"p < {_LEAST_P}" if added.p_value < _LEAST_P else f"p = {added.p_value:.2g}"
+    certainty = f" (95 % {_reach(spread)}, {p})"
     if not added.is_found:
         typical = format_ms(added.typical, spread, signed=True)
         return Text.assemble(f"No difference was found in {what}: ", (typical, "bold"), certainty)
     verb, way = ("adds", "to") if added.typical > 0 else ("takes", "off")
     typical = format_ms(abs(added.typical), spread)
     return Text.assemble(f"{who} {verb} ", (typical, "bold"), f" {way} {what}", certainty)
+
+
+def _reach(spread: Spread) -> str:
+    """`101 to 119 µs`."""
+    low, high = format_ms(spread.low, spread), format_ms(spread.high, spread)
+    number, _, unit = low.partition(" ")
+    return f"{number if high.endswith(f' {unit}') else low} to {high}"

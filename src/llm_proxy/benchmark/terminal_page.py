@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from rich.cells import chop_cells
 from rich.console import Console
 from rich.text import Text
 
@@ -14,7 +15,7 @@ _WIDE: Final = 100  # columns from which tables show more
 _MOST: Final = 120
 _INDENT: Final = 2
 # A letter for a letter, so that styles stay where they are.
-_ASCII: Final = str.maketrans("µ–—…·×≤≥✓✗", "u--.-x<>+x")
+_ASCII: Final = str.maketrans("µ–—…·×≤≥━", "u--.-x<>=")
 
 
 class Page:
@@ -22,8 +23,8 @@ class Page:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._is_unicode = console.encoding.replace("-", "") == "utf8"
-        self.has_blocks = console.is_terminal and self._is_unicode
+        self._has_unicode = has_unicode(console)
+        self.has_blocks = console.is_terminal and self._has_unicode
         self.is_wide = console.width >= _WIDE
         self.width = min(console.width, _MOST) - _INDENT
 
@@ -31,9 +32,10 @@ class Page:
         self._print(Text())
 
     def heading(self, text: str) -> None:
+        """Not wrapped at words, that a long URL stands in one piece as far as it can."""
         self.blank()
-        for line in Text(text, style="bold").wrap(self._console, self.width + _INDENT):
-            self._print(line)
+        for line in chop_cells(text, self.width + _INDENT):
+            self._print(Text(line, style="bold"))
 
     def line(self, text: Cell, *, style: str = "", hanging: int = 0) -> None:
         """Wrapped; what follows the first line stands `hanging` columns further right."""
@@ -41,20 +43,37 @@ class Page:
         for i, part in enumerate(whole.wrap(self._console, self.width - hanging)):
             self._print(_indented(part, hanging if i else 0))
 
+    def verbatim(self, text: str, *, style: str = "") -> None:
+        """Never broken here, so that what is copied from a terminal is what was printed."""
+        self._print(_indented(Text(text, style=style), 0))
+
     def table(self, rows: Sequence[Sequence[Cell]], aligns: str) -> None:
         """See `table_lines`."""
         lines = table_lines(rows, aligns=aligns, width=self.width, console=self._console)
         for line in lines:
             self._print(_indented(line, 0))
 
+    def mark(self, passed: bool) -> str:
+        if self.has_blocks:
+            return "✓" if passed else "✗"
+        return "ok" if passed else "FAIL"
+
     def _print(self, text: Text) -> None:
         text.rstrip()
-        # What a server or a file said must not move the cursor or recolour the terminal.
-        plain = "".join(char if char.isprintable() else "?" for char in text.plain)
-        if not self._is_unicode:
-            plain = plain.translate(_ASCII).encode("ascii", "replace").decode()
-        text.plain = plain
+        make_printable(text, has_unicode=self._has_unicode)
         self._console.print(text, soft_wrap=True)
+
+
+def has_unicode(console: Console) -> bool:
+    return console.encoding.replace("-", "") == "utf8"
+
+
+def make_printable(text: Text, *, has_unicode: bool) -> None:
+    """What a server or a file said must not move the cursor or recolour the terminal."""
+    plain = "".join(char if char.isprintable() else "?" for char in text.plain)
+    if not has_unicode:
+        plain = plain.translate(_ASCII).encode("ascii", "replace").decode()
+    text.plain = plain
 
 
 def _indented(text: Text, columns: int) -> Text:

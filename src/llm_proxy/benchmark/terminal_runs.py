@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
 from rich.text import Text
 
 from llm_proxy.benchmark.metric import Metric, parse_metric
-from llm_proxy.benchmark.precision import format_ms, format_number, format_rate, format_share
+from llm_proxy.benchmark.precision import format_ms, format_rate, format_share
 from llm_proxy.benchmark.report import Change, Distribution, Probe, Report, Run
 from llm_proxy.benchmark.terminal_page import Page
 from llm_proxy.benchmark.text_table import Cell
 
+_Show = Callable[[float | None], str]
+
 
 def show_runs(page: Page, report: Report) -> None:
-    runs = report.runs
-    if not runs:
+    """The runs in rows, and under them each figure's median and reach."""
+    if not report.runs:
         return
     page.heading("Repeats")
-    has_added = any(run.added_typical_ms is not None for run in runs)
-    head = ["run", "requests/s", "p50", "p99", "max", "failed", *(["added"] if has_added else [])]
-    rows: list[Sequence[Cell]] = [_dim(head)]
-    for i, run in enumerate(runs, 1):
-        is_shown = run.latency_ms == report.latency_ms and (
-            run.requests_per_second == report.requests_per_second
-        )
-        rows.append([str(i), *_run_cells(run, has_added=has_added), "shown above" * is_shown])
-    page.table([[*row, ""][: len(head) + 1] for row in rows], "r" * len(head) + "w")
-    page.line(_run_spread(runs), hanging=2)
+    columns = [(name, values) for name, values in _columns(report.runs) if any(values)]
+    shown = [[show(value) for value in values] for (_, show), values in columns]
+    rows: list[Sequence[Cell]] = [_dim(["run", *(name for (name, _), _ in columns), ""])]
+    for i, run in enumerate(report.runs):
+        rows.append([str(i + 1), *(column[i] for column in shown), "above" * _is_of(run, report)])
+    for name, pick in (("median", median), ("least", min), ("most", max)):
+        summary = [show(pick(_known(values))) for (_, show), values in columns]
+        rows.append([Text(cell, style="bold" * (pick is median)) for cell in (name, *summary, "")])
+    page.table(rows, "r" * (len(columns) + 1) + "l")
 
 
 def show_find_max(page: Page, report: Report) -> None:
@@ -58,17 +59,71 @@ def show_comparison(page: Page, report: Report) -> None:
     page.table(rows, "lrrrl")
 
 
-def _run_cells(run: Run, *, has_added: bool) -> list[Cell]:
-    added = [format_ms(run.added_typical_ms, signed=True)] if has_added else []
-    times = [_time(run.latency_ms, name) for name in ("p50", "p99", "max")]
-    return [format_rate(run.requests_per_second), *times, f"{run.errors:,}", *added]
+def _columns(runs: Sequence[Run]) -> list[tuple[tuple[str, _Show], list[float | None]]]:
+    times = [
+        ((name, format_ms), [_time(run.latency_ms, name) for run in runs])
+        for name in ("p50", "p99", "max")
+    ]
+    return [
+        (("requests/s", format_rate), [run.requests_per_second for run in runs]),
+        *times,
+        (("failed", _count), [run.errors for run in runs]),
+        (("added", _signed_ms), [run.added_typical_ms for run in runs]),
+    ]
 
 
-def _run_spread(runs: Sequence[Run]) -> Text:
-    """Of the rate and the median latency."""
-    rates = [run.requests_per_second for run in runs]
-    text = Text(f"median {format_rate(median(rates))} requests/s, {_reach(rates, format_rate)}")
-    times = [run.latency_ms.p50 for run in runs if run.latency_ms is not None]
-    if times:
-        text.append(f"; p50 {format_ms(median(times))}, {_reach(times, format_ms)}")
-    return text
+def _is_of(run: Run, report: Report) -> bool:
+    """Whether the report's own figures are those of this run."""
+    same_rate = run.requests_per_second == report.requests_per_second
+    return same_rate and run.latency_ms == report.latency_ms
+
+
+def _probe_cells(page: Page, probe: Probe) -> list[Cell]:
+    confirming = "again: " if probe.is_confirmation else ""
+    if probe.rig_bound:
+        verdict = Text("rig-bound", style="bold magenta")
+    elif probe.passed:
+        verdict = Text(page.mark(True), style="green")
+    else:
+        verdict = Text(f"{page.mark(False)} {probe.reason}", style="red")
+    times = [format_ms(_time(probe.latency_ms, name)) for name in ("p50", "p99")]
+    rates = [f"{format_rate(rate)}/s" for rate in (probe.rate, probe.requests_per_second)]
+    return [*rates, *times, Text(confirming).append_text(verdict)]
+
+
+def _change_cells(change: Change) -> list[Cell]:
+    metric = parse_metric(change.metric)
+    old, new = _metric_text(metric, change.old), _metric_text(metric, change.new)
+    share = "from 0" if change.change is None else f"{change.change * 100:+.1f} %"
+    if change.old == change.new:
+        return [change.metric, old, new, "same", ""]
+    is_better = (change.new > change.old) == metric.more_is_better
+    style, word = ("green", "better") if is_better else ("red", "worse")
+    return [change.metric, old, new, Text(share, style=style), Text(word, style=style)]
+
+
+def _metric_text(metric: Metric, value: float) -> str:
+    if metric.unit == "share":
+        return format_share(value)
+    return format_ms(value) if metric.unit == "ms" else f"{format_rate(value)}/s"
+
+
+def _time(times: Distribution | None, name: str) -> float | None:
+    found: float | None = getattr(times, name, None)
+    return found
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _count(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _signed_ms(value: float | None) -> str:
+    return format_ms(value, signed=True)
+
+
+def _dim(names: Sequence[str]) -> list[Cell]:
+    return [Text(name, style="dim") for name in names]

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rich.text import Text
 
 from llm_proxy.benchmark.precision import format_rate
 from llm_proxy.benchmark.report import Distribution, Report, Streams
-from llm_proxy.benchmark.terminal_figures import NamedDistribution, show_times
+from llm_proxy.benchmark.terminal_figures import show_times
 from llm_proxy.benchmark.terminal_page import Page
+
+_TIMES: Final = {
+    "first token": "ttft_ms",
+    "second token": "second_token_ms",
+    "inter-token": "inter_token_ms",
+}
 
 
 def show_streams(page: Page, report: Report) -> None:
@@ -16,15 +24,15 @@ def show_streams(page: Page, report: Report) -> None:
         return
     page.heading("Streams")
     direct = None if report.direct is None else report.direct.streams
+    added = {"ttft_ms": report.added_ttft_ms, "inter_token_ms": report.added_inter_token_ms}
     rows = [
-        *_group("first token", streams.ttft_ms, direct and direct.ttft_ms, report.added_ttft_ms),
-        *_group("second token", streams.second_token_ms, direct and direct.second_token_ms, None),
-        *_group(
-            "inter-token",
-            streams.inter_token_ms,
-            direct and direct.inter_token_ms,
-            report.added_inter_token_ms,
-        ),
+        (label, times)
+        for name, field in _TIMES.items()
+        for label, times in (
+            (name, _times(streams, field)),
+            ("  direct", _times(direct, field)),
+            ("  added", added.get(field)),
+        )
     ]
     if any(times for _name, times in rows):
         show_times(page, rows)
@@ -32,13 +40,9 @@ def show_streams(page: Page, report: Report) -> None:
     page.line(_endings(streams), hanging=2)
 
 
-def _group(
-    name: str,
-    times: Distribution | None,
-    direct: Distribution | None,
-    added: Distribution | None,
-) -> list[NamedDistribution]:
-    return [(name, times), ("  direct", direct), ("  added", added)]
+def _times(streams: Streams | None, field: str) -> Distribution | None:
+    found: Distribution | None = getattr(streams, field, None)
+    return found
 
 
 def _amounts(streams: Streams) -> Text:
@@ -51,18 +55,13 @@ def _amounts(streams: Streams) -> Text:
 
 
 def _endings(streams: Streams) -> Text:
-    """What went wrong is red."""
+    """What went wrong is in colour."""
+    where = f" in {streams.stalled_streams:,} streams" if streams.stalls else ""
     parts = [
-        _counted(streams.stalls, f"stalls in {streams.stalled_streams:,} streams", "magenta"),
-        _counted(streams.cut, "cut", "red"),
-        _counted(streams.broken, "without a proper end", "red"),
+        Text(f"{streams.stalls:,} stalls{where}", style="magenta" if streams.stalls else ""),
+        Text(f"{streams.cut:,} cut", style="red" if streams.cut else ""),
+        Text(f"{streams.broken:,} without a proper end", style="red" if streams.broken else ""),
     ]
     if streams.cancelled:
-        parts.append(_counted(streams.cancelled, "hung up on, as asked", ""))
+        parts.append(Text(f"{streams.cancelled:,} hung up on, as asked"))
     return Text(", ").join(parts)
-
-
-def _counted(count: int, what: str, style: str) -> Text:
-    if not count:
-        return Text(f"no {what.partition(' in ')[0]}" if what.startswith("stalls") else f"0 {what}")
-    return Text(f"{count:,} {what}", style=style)

@@ -23,7 +23,7 @@ def table_lines(
     gap = _GAP if sum(widths) + _GAP * (len(widths) - 1) <= width else 1
     lines = []
     for row in cells:
-        line = Text((" " * gap)).join(
+        line = Text(" " * gap).join(
             _placed(cell, size, align)
             for cell, size, align in zip(row, widths, columns, strict=False)
         )
@@ -36,9 +36,7 @@ def table_lines(
     return lines
 
 
-def _with_wrapped(
-    line: Text, last: Text, *, left: int, width: int, console: Console
-) -> list[Text]:
+def _with_wrapped(line: Text, last: Text, *, left: int, width: int, console: Console) -> list[Text]:
     parts = last.wrap(console, max(width - left, _LEAST_WRAPPED)) or [Text()]
     lines = []
     for part in parts:

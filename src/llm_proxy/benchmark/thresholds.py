@@ -119,7 +119,7 @@ def _verdict(threshold: Threshold, value: float | None) -> str:
         words = "at least" if metric.more_is_better else "within"
     else:
         words = "below" if metric.more_is_better else "over"
-    return f"{metric.name} is {metric.show(value)}, {words} {limit}"
+    return f"{metric.subject} is {metric.show(value)}, {words} {limit}"
 
 
 def _compact(metric: Metric, value: float) -> str:

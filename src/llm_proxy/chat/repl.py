@@ -43,14 +43,15 @@ async def run_repl(reader: Reader, effects: CommandEffects, screen: Screen) -> i
 
 @contextlib.contextmanager
 def silent_keys() -> Iterator[None]:
-    """What is typed while an answer comes isn't echoed into it; the next prompt has it."""
+    """What is typed while an answer comes isn't echoed into it; the next prompt has it, as typed:
+    an Enter, which is a CR, would become a LF on the way."""
     try:
         descriptor = sys.stdin.fileno()
         before = termios.tcgetattr(descriptor)
     except (OSError, ValueError, termios.error):  # no terminal
         yield
         return
-    quiet = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    quiet = [before[0] & ~termios.ICRNL, *before[1:3], before[3] & ~termios.ECHO, *before[4:]]
     termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
     try:
         yield

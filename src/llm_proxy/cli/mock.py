@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from llm_proxy.benchmark.mock_options import MockOptions
+    from llm_proxy.benchmark.mock_options import Freeze, MockOptions
     from llm_proxy.settings import Address
 
 _EXAMPLE = '{"model":"gpt-4o-mini","messages":[{"role":"user","content":"Hello"}]}'
@@ -28,6 +28,15 @@ def mock(
     latency: Annotated[
         str, typer.Option(metavar="DURATION", help="Wait before the head of an answer: 200ms, 2s.")
     ] = "0s",
+    jitter: Annotated[
+        str, typer.Option(metavar="DURATION", help="Wait up to so much longer, at random.")
+    ] = "0s",
+    freeze: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EVERY:FOR", help="Answer nothing for a while, time and again: 10s:1s."
+        ),
+    ] = None,
     api_key: Annotated[
         str | None,
         typer.Option(metavar="KEY|-", help="Accept only this key (-: read it from stdin)."),
@@ -49,13 +58,22 @@ def mock(
                                 another body; `head` closes before the head
       X-Mock-Encoding: gzip     compress the body: gzip, br or deflate
       X-Mock-Tokens: 100        the length of the answer
+      X-Mock-Stall: 5:300ms     pause a stream once, after 5 events
+      X-Mock-Corrupt: 5         another byte within event 5 of a stream, or as
+                                byte 5 of another body
 
     Models named no-such-… don't exist.
 
     Example: llm-proxy mock --tokens-per-second 50
     """
     address = _parse_address(addr)
-    options = _options(tokens_per_second, latency, api_key)
+    options = _options(
+        tokens_per_second=tokens_per_second,
+        latency_s=_seconds(latency, "--latency"),
+        jitter_s=_seconds(jitter, "--jitter"),
+        freeze=freeze,
+        api_key=api_key,
+    )
     import uvloop
 
     received = uvloop.run(_serve(address, options, as_json=as_json))
@@ -72,26 +90,40 @@ def _parse_address(text: str) -> Address:
         raise typer.BadParameter(f"must be {exc}, not {text!r}", param_hint="--addr") from exc
 
 
-def _options(tokens_per_second: float, latency: str, api_key: str | None) -> MockOptions:
+def _options(*, freeze: str | None, api_key: str | None, **fields: float) -> MockOptions:
     from llm_proxy.benchmark.mock_options import MockOptions
     from llm_proxy.errors import ConfigError
-    from llm_proxy.quantities import parse_duration
     from llm_proxy.secrets import Secret
 
     if api_key == "-":
         api_key = sys.stdin.readline().strip()
     try:
-        latency_s = parse_duration(latency)
-    except ValueError as exc:
-        raise typer.BadParameter(str(exc), param_hint="--latency") from exc
-    try:
         return MockOptions(
-            tokens_per_second=tokens_per_second,
-            latency_s=latency_s,
+            freeze=None if freeze is None else _parse_freeze(freeze),
             api_key=None if api_key is None else Secret(api_key),
+            **fields,
         )
     except ConfigError as exc:
         raise typer.BadParameter(str(exc)) from exc
+
+
+def _parse_freeze(text: str) -> Freeze:
+    from llm_proxy.benchmark.mock_options import Freeze
+
+    every, colon, length = text.partition(":")
+    if not colon:
+        message = f"must be how often and how long, such as 10s:1s, not {text!r}"
+        raise typer.BadParameter(message, param_hint="--freeze")
+    return Freeze(every_s=_seconds(every, "--freeze"), for_s=_seconds(length, "--freeze"))
+
+
+def _seconds(text: str, option: str) -> float:
+    from llm_proxy.quantities import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc), param_hint=option) from exc
 
 
 async def _serve(address: Address, options: MockOptions, *, as_json: bool) -> int:

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from llm_proxy.benchmark.live import Live
+from llm_proxy.benchmark.plan import Closed, Load, Open, Plan, Stage, Target, Workload
+from llm_proxy.benchmark.report import ProcessUsage
+from llm_proxy.benchmark.samples import (
+    OK,
+    SERVER_ERROR,
+    TICKS_PER_MS,
+    TICKS_PER_S,
+    Frame,
+    RigFigures,
+    new_gaps,
+    new_samples,
+)
+from llm_proxy.benchmark.session import (
+    SHOWN_EVERY_S,
+    Course,
+    Interrupted,
+    Measured,
+    Service,
+    Session,
+    at_rate,
+    warm_up_load,
+)
+from llm_proxy.benchmark.thresholds import parse_slo
+from llm_proxy.errors import ConfigError
+from tests.benchmark.reports import make_process
+
+pytestmark = pytest.mark.anyio
+
+CLOSED = Closed(concurrency=2, requests=50)
+SECOND = Open(stages=(Stage(duration_s=1, rate=100),), start_rate=100)
+
+
+def plan(load: Load = CLOSED) -> Plan:
+    return Plan(targets=(Target(base_url="http://127.0.0.1:1"),), workload=Workload(), load=load)
+
+
+class ScriptedRig:
+    """Answers every run with 50 requests that took as long as `latency_ms` says of it."""
+
+    def __init__(
+        self,
+        latency_ms: Callable[[Plan], float] = lambda plan: 5.0,
+        *,
+        before: Callable[[int], object] = lambda number: None,
+        takes_s: float = 0.0,
+        lag_ms: float = 0.1,
+        outcome: int = OK,
+    ) -> None:
+        self.plans: list[Plan] = []
+        self.stops = 0
+        self._latency_ms = latency_ms
+        self._before = before
+        self._takes_s = takes_s
+        self._lag_ms = lag_ms
+        self._outcome = outcome
+
+    async def run(self, plan: Plan, on_frame: Callable[[Frame], None]) -> list[RigFigures]:
+        self.plans.append(plan)
+        self._before(len(self.plans))
+        await asyncio.sleep(self._takes_s)
+        on_frame(frame_of(self._latency_ms(plan), self._outcome))
+        return [
+            RigFigures(
+                **{name: 0 for name in RigFigures.__struct_fields__}
+                | {"cpu_s": 0.1, "wall_s": 1.0, "lag_p99_ms": self._lag_ms}
+            )
+        ]
+
+    def stop(self) -> None:
+        self.stops += 1
+
+
+def frame_of(latency_ms: float, outcome: int) -> Frame:
+    samples = new_samples()
+    for number in range(50):
+        row = {name: 0 for name in samples.__struct_fields__}
+        row |= {
+            "outcome": outcome,
+            "status": 200 if outcome == OK else 500,
+            "due": number * TICKS_PER_S // 50,
+            "service": round(latency_ms * TICKS_PER_MS) + number,
+            **dict.fromkeys(("first_token", "second_token", "gap", "pair"), -1),
+            **dict.fromkeys(("proxy", "upstream"), -1),
+        }
+        for name, value in row.items():
+            getattr(samples, name).append(value)
+    return Frame(process=0, at=TICKS_PER_S, in_flight=1, samples=samples, gaps=new_gaps())
+
+
+class Notes:
+    """A view, and the usage of a process."""
+
+    def __init__(self) -> None:
+        self.phases: list[tuple[str, float | None, int | None]] = []
+        self.shown: list[Live] = []
+        self.watched: list[str] = []
+
+    def phase(
+        self, text: str, *, total_s: float | None = None, total_requests: int | None = None
+    ) -> None:
+        self.phases.append((text, total_s, total_requests))
+
+    def update(self, live: Live) -> None:
+        self.shown.append(live)
+
+    def start(self) -> None:
+        self.watched.append("start")
+
+    def sample(self) -> None:
+        self.watched.append("sample")
+
+    def finish(self, requests: int) -> ProcessUsage:
+        self.watched.append(f"finish {requests}")
+        return make_process()
+
+
+async def run(rig: ScriptedRig, course: Course, load: Load = CLOSED) -> tuple[Measured, Notes]:
+    notes = Notes()
+    session = Session(rig, notes, usage=notes)
+    return await session.run(plan(load), course), notes
+
+
+async def test_warm_up_goes_before_and_is_not_counted() -> None:
+    rig, frames = ScriptedRig(), list[Frame]()
+    notes = Notes()
+    session = Session(rig, notes, usage=notes, on_frame=frames.append)
+    measured = await session.run(plan(), Course(warm_up_s=0.5))
+    assert [one.load for one in rig.plans] == [Closed(concurrency=2, duration_s=0.5), CLOSED]
+    assert notes.phases == [("warm-up", 0.5, None), ("running", None, 50)]
+    assert len(frames) == 1
+    assert measured.results.side.requests == 50
+    assert notes.watched == ["start", "finish 50"]
+    assert measured.process == make_process()
+    assert (measured.runs, measured.find_max, measured.interrupted) == ((), None, False)
+
+
+async def test_median_of_repeats_is_reported_with_all_runs() -> None:
+    latencies = iter((30.0, 10.0, 20.0))
+    measured, notes = await run(ScriptedRig(lambda plan: next(latencies)), Course(repeats=3))
+    assert [phase[0] for phase in notes.phases] == ["run 1 of 3", "run 2 of 3", "run 3 of 3"]
+    latency = measured.results.side.latency_ms
+    assert latency is not None
+    assert latency.p50 == pytest.approx(20, rel=0.01)
+    assert len(measured.runs) == 3
+    spread = measured.spread["latency_ms.p50"]
+    assert (spread.low, spread.high) == pytest.approx((10, 30), rel=0.01)
+
+
+async def test_run_is_shown_and_the_process_watched_meanwhile() -> None:
+    _, notes = await run(ScriptedRig(takes_s=SHOWN_EVERY_S * 2.5), Course())
+    assert notes.shown
+    assert "sample" in notes.watched
+
+
+async def test_stop_ends_the_run_and_begins_no_other() -> None:
+    rig = ScriptedRig(before=lambda number: session.stop() if number == 2 else None)
+    session = Session(rig, Notes())
+    measured = await session.run(plan(), Course(repeats=5))
+    assert len(rig.plans) == 2
+    assert rig.stops == 1
+    assert measured.interrupted
+    assert measured.runs == ()  # the one that was cut short doesn't count beside a whole one
+
+
+async def test_first_run_is_reported_even_when_it_was_cut_short() -> None:
+    rig = ScriptedRig(before=lambda number: session.stop())
+    session = Session(rig, Notes())
+    measured = await session.run(plan(), Course())
+    assert measured.interrupted
+    assert measured.results.side.requests == 50
+
+
+async def test_stop_during_the_warm_up_leaves_nothing_to_report() -> None:
+    rig = ScriptedRig(before=lambda number: session.stop())
+    session = Session(rig, Notes())
+    with pytest.raises(Interrupted):
+        await session.run(plan(), Course(warm_up_s=1))
+    assert len(rig.plans) == 1
+
+
+async def test_target_that_ended_costs_its_figures_and_not_the_report() -> None:
+    class Gone(Notes):
+        def start(self) -> None:
+            raise ConfigError("no such process")
+
+    notes = Gone()
+    measured = await Session(ScriptedRig(), notes, usage=notes).run(plan(), Course())
+    assert measured.process is None
+    assert measured.results.side.requests == 50
+
+
+def rate_of(plan: Plan) -> float:
+    assert isinstance(plan.load, Open)
+    return plan.load.start_rate
+
+
+def service(slo: str = "p99=50ms", **options: Any) -> Service:
+    return Service(
+        **{"thresholds": parse_slo(slo), "max_error_rate": 0.01, "start_rate": 100.0, **options}
+    )
+
+
+async def test_search_reports_the_best_rate_and_its_figures() -> None:
+    rig = ScriptedRig(lambda plan: 10 if rate_of(plan) <= 300 else 90)
+    measured, notes = await run(rig, Course(service=service()), SECOND)
+    found = measured.find_max
+    assert found is not None
+    assert found.confirmed
+    assert found.rate is not None
+    assert 285 < found.rate <= 300
+    assert found.slo == ("p99<=50ms",)
+    latency = measured.results.side.latency_ms
+    assert latency is not None
+    assert latency.p99 == pytest.approx(10, rel=0.01)
+    assert notes.phases[0] == ("probing 100/s", 1, None)
+    missed = [probe.reason for probe in found.probes if not probe.passed]
+    assert missed
+    assert all("p99 is 90" in reason for reason in missed)
+
+
+async def test_search_that_finds_nothing_shows_what_it_saw() -> None:
+    measured, _ = await run(
+        ScriptedRig(lambda plan: 90), Course(service=service(start_rate=1.0)), SECOND
+    )
+    assert measured.find_max is not None
+    assert measured.find_max.rate is None
+    assert measured.results.side.requests == 50
+
+
+async def test_errors_are_no_way_to_be_fast() -> None:
+    rig = ScriptedRig(lambda plan: 1, outcome=SERVER_ERROR)
+    measured, _ = await run(rig, Course(service=service("errors=100%")), SECOND)
+    assert measured.find_max is not None
+    assert measured.find_max.rate is None
+    assert "error rate is 100 %" in measured.find_max.probes[0].reason
+
+
+async def test_search_that_is_stopped_keeps_what_it_knows() -> None:
+    rig = ScriptedRig(
+        lambda plan: 10, before=lambda number: session.stop() if number == 3 else None
+    )
+    session = Session(rig, Notes())
+    measured = await session.run(plan(SECOND), Course(service=service()))
+    assert measured.interrupted
+    assert measured.find_max is not None
+    assert measured.find_max.rate == 200
+    assert "interrupted" in measured.find_max.note
+    assert len(measured.find_max.probes) == 2
+
+
+def test_warm_up_is_as_heavy_as_the_run_begins() -> None:
+    assert warm_up_load(CLOSED, 2) == Closed(concurrency=2, duration_s=2)
+    ramp = Open(stages=(Stage(duration_s=10, rate=50), Stage(duration_s=5, rate=9)), start_rate=0)
+    assert warm_up_load(ramp, 2) == Open(stages=(Stage(duration_s=2, rate=50),), start_rate=50)
+
+
+def test_probe_has_its_rate_from_beginning_to_end() -> None:
+    assert at_rate(plan(SECOND), 7).load == Open(
+        stages=(Stage(duration_s=1, rate=7),), start_rate=7
+    )
