@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_measurements import Amount
-from bench_runs import run_benchmark
+from bench_runs import ANY_KEY, run_benchmark
 from bench_sides import free_port, nginx
 
 Figures = dict[str, Any]
@@ -69,7 +69,7 @@ def run_wrk(url: str, connections: int, seconds: float) -> Figures:
         script = Path(folder) / "post.lua"
         script.write_text(
             'wrk.method="POST"\nwrk.headers["Content-Type"]="application/json"\n'
-            f'wrk.headers["Authorization"]="Bearer sk-none"\nwrk.body=[[{BODY}]]\n'
+            f'wrk.headers["Authorization"]="Bearer {ANY_KEY}"\nwrk.body=[[{BODY}]]\n'
         )
         command = ["taskset", "-c", GENERATOR_CORE, "wrk", "-t1", f"-c{connections}"]
         command += [f"-d{max(round(seconds), 1)}s", "--latency", "-s", str(script)]
@@ -87,7 +87,7 @@ def run_wrk(url: str, connections: int, seconds: float) -> Figures:
 
 def run_ours(url: str, connections: int, seconds: float) -> Figures:
     load = ("--base-url", url, "--data", BODY, "-c", connections, "--duration", f"{seconds:g}s")
-    report = run_benchmark(*load, token="sk-none", before=("taskset", "-c", GENERATOR_CORE))
+    report = run_benchmark(*load, before=("taskset", "-c", GENERATOR_CORE))
     return {
         "rps": report["requests_per_second"],
         "p50_us": report["latency_ms"]["p50"] * 1000,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench_runs import Report, run_benchmark
+from bench_runs import Report, direct_to, run_benchmark
 from bench_sides import MODEL, Side
 
 Figures = dict[str, Any]
@@ -56,7 +56,7 @@ def _measure_side(side: Side, direct: Side, amount: Amount) -> Figures:
 
 def _added(side: Side, direct: Side, amount: Amount) -> Figures:
     """One connection, requests direct and proxied in turns; then the same with streams."""
-    paired = ("--direct-url", direct.url, "-c", 1, *amount.duration)
+    paired = (*direct_to(direct.url), "-c", 1, *amount.duration)
     plain, streams = _run(side, *paired), _run(side, "--stream", *paired)
     return {
         "added_ms": plain["added_latency_ms"]["typical"],

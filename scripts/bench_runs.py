@@ -17,19 +17,18 @@ from typing import Any
 KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH")
 PROGRAM = str(Path(sys.executable).with_name("llm-proxy"))
 LONGEST_RUN_S = 600.0
+ANY_KEY = "sk-any"  # a mock asks for one, and takes any
 WITH_A_REPORT = (0, 1)  # 1: a limit was missed, which is for the caller to judge
 BARE = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 Report = dict[str, Any]
 
 
-def run_benchmark(
-    *arguments: object, token: str | None = None, before: Sequence[str] = ()
-) -> Report:
+def run_benchmark(*arguments: object, token: str = ANY_KEY, before: Sequence[str] = ()) -> Report:
     """The report of one run; `before` comes in front of the command, such as taskset."""
     with tempfile.TemporaryDirectory(prefix="llmp-") as home:
         command = [*before, PROGRAM, "benchmark", "--json", "--yes", *map(str, arguments)]
-        environ = kept_environ(home) | ({"PROXY_TOKEN": token} if token else {})
+        environ = kept_environ(home) | {"PROXY_TOKEN": token, "DIRECT_KEY": ANY_KEY}
         done = subprocess.run(
             command, env=environ, capture_output=True, text=True, timeout=LONGEST_RUN_S
         )
@@ -37,6 +36,11 @@ def run_benchmark(
         sys.exit(f"`{' '.join(command)}` ended with {done.returncode}:\n{done.stderr[-2000:]}")
     report: Report = json.loads(done.stdout)
     return report
+
+
+def direct_to(url: str) -> tuple[str, ...]:
+    """The options of a run that is paired with this baseline."""
+    return ("--direct-url", url, "--direct-key-env", "DIRECT_KEY")
 
 
 def run_with_samples(*arguments: object) -> tuple[Report, list[dict[str, str]]]:

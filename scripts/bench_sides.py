@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench_runs import BARE, kept_environ
+from bench_runs import ANY_KEY, BARE, kept_environ
 from bench_server import Server
 
 from llm_proxy import __version__
@@ -109,7 +109,7 @@ class Side:
     name: str
     version: str
     url: str
-    token: str = field(default="sk-none", repr=False)
+    token: str = field(default=ANY_KEY, repr=False)
     pid: int | None = None  # of its first process; None: nothing runs but the mock
 
     @property

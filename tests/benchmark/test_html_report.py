@@ -7,11 +7,13 @@ from llm_proxy.benchmark.html_report import html
 from llm_proxy.benchmark.report import Check
 from tests.benchmark.reports import (
     make_comparison,
+    make_distribution,
     make_find_max,
     make_report,
     make_rig,
     make_runs,
     make_series,
+    make_side,
     make_stream_report,
     make_workload,
 )
@@ -137,9 +139,18 @@ def test_every_text_is_escaped() -> None:
 def test_a_rig_bound_run_says_so_before_its_figures() -> None:
     rig = make_rig(verdict="rig-bound", reasons=("A generator process used 93 % of a core.",))
     text = _Page(html(make_report(rig=rig))).text
-    assert "used 93 % of a core." in text
+    assert "not the target's: A generator process used 93 % of a core." in text
     assert text.index("Rig-bound: ") < text.index("latency p50")
     assert "Rig-bound" not in _Page(html(make_report())).text
+
+
+def test_a_service_time_that_is_the_latency_is_shown_once() -> None:
+    assert "direct: service" in _Page(html(make_report())).text
+    latency = make_distribution(1.0)
+    direct = make_side(median_ms=1.0, latency_ms=latency, service_ms=latency)
+    text = _Page(html(make_report(direct=direct))).text
+    assert "direct: latency" in text
+    assert "direct: service" not in text
 
 
 def test_an_interrupted_run_says_so() -> None:

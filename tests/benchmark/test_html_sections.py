@@ -155,6 +155,19 @@ def test_every_probe_has_a_row_with_its_reason() -> None:
     assert "did so again" in _text(element)
 
 
+def test_a_probe_that_the_rig_bound_says_so() -> None:
+    probe = r.Probe(
+        rate=10.0,
+        requests_per_second=9.0,
+        passed=False,
+        reason="p99 is 71 ms, over 50 ms",
+        latency_ms=None,
+        rig_bound=True,
+    )
+    rows = _rows(sections.find_max_section(make_report(find_max=make_find_max(probes=(probe,)))))
+    assert rows[1][-1] == "✗ failed p99 is 71 ms, over 50 ms; rig-bound"
+
+
 def test_a_change_says_whether_it_is_better() -> None:
     changes = (
         r.Change(metric="rps", old=210.0, new=199.8, change=-0.0486),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from llm_proxy.benchmark.interval_chart import interval_chart
@@ -34,7 +35,5 @@ def test_it_says_in_words_what_it_shows() -> None:
 
 
 def test_an_interval_of_nothing_is_drawn() -> None:
-    import msgspec
-
     added = msgspec.structs.replace(make_added(0.0), ci95=(0.0, 0.0))
     assert len(find(interval_chart("Latency", added), "ci")) == 1

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from llm_proxy.benchmark.metric import FAMILIES, STATISTICS, parse_metric
+from llm_proxy.benchmark.results import Results
 from tests.benchmark.reports import make_added, make_report, make_side, make_stream_report
 
 
@@ -66,6 +67,26 @@ def test_what_is_added_is_in_a_whole_report_only() -> None:
     metric = parse_metric("added.p50")
     assert metric.value(make_side(median_ms=1.0)) is None
     assert metric.value(make_report(added_latency_ms=make_added(0.2))) == pytest.approx(0.2)
+
+
+def test_results_know_what_is_added_and_their_side() -> None:
+    report = make_report()
+    side = make_side(median_ms=1.0)
+    results = Results(
+        side=side,
+        direct=side,
+        added_latency_ms=make_added(0.2),
+        added_ttft_ms=None,
+        added_inter_token_ms=None,
+        fidelity=None,
+        rig=report.rig,
+        series=(),
+        spread={},
+        histograms={},
+    )
+    assert parse_metric("added.typical").value(results) == 0.2
+    assert parse_metric("added_ttft.p50").value(results) is None
+    assert parse_metric("rps").value(results) == side.requests_per_second
 
 
 def test_values_are_shown_with_their_unit() -> None:

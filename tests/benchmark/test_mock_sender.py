@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 import random
 import time
@@ -185,13 +186,13 @@ async def test_a_stream_stalls_once_after_so_many_events(mock: MockServer, after
     host, port = mock.address.split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     body = json.dumps(STREAM).encode()
+    begin = time.monotonic()
     writer.write(
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: m\r\nAuthorization: Bearer k\r\n"
         b"X-Mock-Tokens: 9\r\nX-Mock-Stall: %d:100ms\r\nConnection: close\r\n"
         b"Content-Length: %d\r\n\r\n%b" % (after, len(body), body)
     )
     await reader.readuntil(b"\r\n\r\n")
-    begin = time.monotonic()
     early = [await reader.readuntil(b"\n\n") for _ in range(after)]
     late = await reader.readuntil(b"\n\n")
     assert time.monotonic() - begin > 0.09
@@ -201,24 +202,32 @@ async def test_a_stream_stalls_once_after_so_many_events(mock: MockServer, after
     await writer.wait_closed()
 
 
-_OFTEN = MockOptions(freeze=Freeze(every_s=0.11, for_s=0.1))
+_OFTEN = Freeze(every_s=0.11, for_s=0.1)
 
 
-@pytest.mark.parametrize("mock_options", [_OFTEN], indirect=True)
-async def test_a_frozen_mock_sends_neither_heads_nor_events_until_it_thaws(
-    mock: MockServer,
+@pytest.mark.parametrize("mock_options", [MockOptions(freeze=_OFTEN)], indirect=True)
+@pytest.mark.parametrize("body", [CHAT, STREAM], ids=["plain", "stream"])
+async def test_a_frozen_mock_sends_no_head_until_it_thaws(
+    mock: MockServer, body: dict[str, Any]
 ) -> None:
-    """At 10 ms of each 110 ms anything can be sent, so all of this is within few of them."""
-    answers = 0
     async with asyncio.timeout(20):
         while not mock.waits.frozen_s():
             await asyncio.sleep(0.001)
-        for body in (CHAT, STREAM, CHAT):
-            begin, left = time.monotonic(), mock.waits.frozen_s()
-            assert b"HTTP/1.1 200 OK" in await _raw(mock, body, "Connection: close")
-            assert time.monotonic() - begin > left - 0.01
-            answers += 1
-    assert answers == 3
+        begin, left = time.monotonic(), mock.waits.frozen_s()
+        assert b"HTTP/1.1 200 OK" in await _raw(mock, body, "Connection: close")
+    assert time.monotonic() - begin > left - 0.01
+
+
+@pytest.mark.parametrize(
+    "mock_options", [MockOptions(freeze=_OFTEN, tokens_per_second=100)], indirect=True
+)
+async def test_a_freeze_interrupts_a_stream_that_is_under_way(mock: MockServer) -> None:
+    async with httpx.AsyncClient() as client:
+        headers = {"Authorization": "Bearer sk-x", "X-Mock-Tokens": "20"}
+        url = f"http://{mock.address}/v1/chat/completions"
+        async with client.stream("POST", url, json=STREAM, headers=headers) as answer:
+            times = [time.monotonic() async for _ in answer.aiter_bytes()]
+    assert max(b - a for a, b in itertools.pairwise(times)) > 0.05
 
 
 @pytest.mark.parametrize("mock_options", [MockOptions(latency_s=0.1)], indirect=True)

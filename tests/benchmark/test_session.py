@@ -68,15 +68,15 @@ class ScriptedRig:
         self._before(len(self.plans))
         await asyncio.sleep(self._takes_s)
         on_frame(frame_of(self._latency_ms(plan), self._outcome))
-        return [
-            RigFigures(
-                **{name: 0 for name in RigFigures.__struct_fields__}
-                | {"cpu_s": 0.1, "wall_s": 1.0, "lag_p99_ms": self._lag_ms}
-            )
-        ]
+        return [figures(self._lag_ms)]
 
     def stop(self) -> None:
         self.stops += 1
+
+
+def figures(lag_ms: float) -> RigFigures:
+    fields: dict[str, Any] = dict.fromkeys(RigFigures.__struct_fields__, 0)
+    return RigFigures(**fields | {"cpu_s": 0.1, "wall_s": 1.0, "lag_p99_ms": lag_ms})
 
 
 def frame_of(latency_ms: float, outcome: int) -> Frame:

@@ -40,6 +40,7 @@ def test_every_file_that_is_asked_for_is_written(tmp_path: Path) -> None:
     assert take is not None
     take(frame())
     outputs.write(make_report(), histograms())
+    outputs.check()
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 2
     assert "<svg" in (tmp_path / "a.html").read_text()
     assert "proxied.latency" in (tmp_path / "a.hdr").read_text()
@@ -72,8 +73,9 @@ def test_run_that_fails_leaves_no_empty_files(tmp_path: Path) -> None:
 @pytest.mark.skipif(not FULL.exists(), reason="only Linux has a disk that is always full")
 def test_full_disk_is_said_after_the_other_files_were_written(tmp_path: Path) -> None:
     outputs = Outputs(Given(html=FULL, junit=tmp_path / "a.xml"))
+    outputs.write(make_report(), histograms())
     with pytest.raises(LLMProxyError, match="--html couldn't be written: No space left"):
-        outputs.write(make_report(), histograms())
+        outputs.check()
     assert (tmp_path / "a.xml").read_text()
 
 
@@ -84,5 +86,6 @@ def test_full_disk_ends_the_lines_and_not_the_run() -> None:
     assert take is not None
     for _ in range(2000):  # more than a buffer holds
         take(frame())
+    outputs.write(make_report(), histograms())
     with pytest.raises(LLMProxyError, match="--csv couldn't be written: No space left"):
-        outputs.write(make_report(), histograms())
+        outputs.check()

@@ -103,4 +103,4 @@ def test_before_there_is_anything_to_report_nothing_is_printed(
         process.kill()
         process.wait()
     assert (process.returncode, out) == (130, "")
-    assert err.endswith("Interrupted.\n")
+    assert err.endswith("Interrupted before there was anything to report.\n")

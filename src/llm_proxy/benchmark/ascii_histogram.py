@@ -9,7 +9,6 @@ from llm_proxy.benchmark.precision import format_ms
 from llm_proxy.benchmark.report import Histogram
 
 MOST_ROWS: Final = 12
-_EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 _LEAST_BAR: Final = 8
 
 
@@ -60,8 +59,7 @@ def _reads_alike(edges: Sequence[float]) -> bool:
 
 
 def _bar(length: float, *, has_blocks: bool) -> str:
-    """In eighths of a column; what isn't nothing shows."""
+    """What isn't nothing shows."""
     if not has_blocks:
         return "#" * (max(round(length), 1) if length else 0)
-    eighths = max(round(length * 8), 1) if length else 0
-    return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip()
+    return "▇" * round(length) or ("▏" if length else "")

@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
-from llm_proxy.benchmark.hdr_histogram import HdrHistogram, bucket_start
-from llm_proxy.benchmark.precision import rounded
+from llm_proxy.benchmark.hdr_histogram import HdrHistogram, bucket_end, bucket_start
+from llm_proxy.benchmark.precision import round_to, rounded
 from llm_proxy.benchmark.report import Distribution, Histogram
 from llm_proxy.benchmark.samples import TICKS_PER_MS
 
 _BINS: Final = 40
+_EDGE_DIGITS: Final = 5  # so that neighbouring edges differ
 _CDF_STEPS: Final = 99  # on each axis: a point whenever one of them has moved by a step
 _SHARE_DECIMALS: Final = 6
 
@@ -51,22 +52,23 @@ def bins(histogram: HdrHistogram) -> Histogram | None:
         while current < len(counts) - 1 and bucket.value_from >= edges[current + 1]:
             current += 1
         counts[current] += bucket.count
-    return Histogram(
-        edges_ms=tuple(rounded(edge / TICKS_PER_MS) for edge in edges), counts=tuple(counts)
-    )
+    return Histogram(edges_ms=tuple(_edge_ms(edge) for edge in edges), counts=tuple(counts))
 
 
 def _edges(least: int, most: int) -> Iterator[int]:
-    """Ticks, all different even when they are rounded."""
     first = last = max(bucket_start(least), 1)  # a logarithmic axis has no 0
-    end = max(most, first) + 1
+    end = bucket_end(max(most, first))
     yield first
     for step in range(1, _BINS):
         edge = bucket_start(round(first * (end / first) ** (step / _BINS)))
-        if rounded(last) < rounded(edge) < rounded(end):
+        if last < edge < end:
             last = edge
             yield edge
     yield end
+
+
+def _edge_ms(ticks: int) -> float:
+    return round_to(ticks / TICKS_PER_MS, _EDGE_DIGITS)
 
 
 def cdf(histogram: HdrHistogram) -> tuple[tuple[float, float], ...]:

@@ -164,6 +164,12 @@ def bucket_start(value: int) -> int:
     return _bucket(_index(min(max(value, 0), HIGHEST)))[0]
 
 
+def bucket_end(value: int) -> int:
+    """The first value beyond that bucket."""
+    start, width = _bucket(_index(min(max(value, 0), HIGHEST)))
+    return start + width
+
+
 def _index(value: int) -> int:
     shift = max(value.bit_length() - _HALF_BITS - 1, 0)
     return (shift << _HALF_BITS) + (value >> shift)

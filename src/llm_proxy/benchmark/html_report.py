@@ -11,7 +11,7 @@ from llm_proxy.benchmark import svg_charts as charts
 from llm_proxy.benchmark.html_tables import counted, distributions, facts, mark, section
 from llm_proxy.benchmark.markup import html_document, node
 from llm_proxy.benchmark.precision import format_ms, format_rate, format_share
-from llm_proxy.benchmark.report import Report, RigVerdict
+from llm_proxy.benchmark.report import Distribution, Report, RigVerdict, Side
 
 
 def html(report: Report) -> bytes:
@@ -66,10 +66,10 @@ def _subject(report: Report) -> str:
 
 def _warnings(report: Report) -> Iterable[Element]:
     if report.rig.verdict == "rig-bound":
-        reasons = " ".join(report.rig.reasons)
         title = node("strong", "Rig-bound: ")
-        text = "these figures are the load generator's own limits, not the target's. "
-        yield node("p", "⚠ ", title, text, reasons, class_="warning")
+        reasons = "; ".join(reason.rstrip(".") for reason in report.rig.reasons)
+        text = f"these figures are the load generator's own limits, not the target's: {reasons}."
+        yield node("p", "⚠ ", title, text, class_="warning")
     if report.interrupted:
         text = "The run was ended early: this is what was measured until then."
         yield node("p", "⚠ ", text, class_="warning")
@@ -138,10 +138,10 @@ def _latency(report: Report) -> Element:
     )
     rows = {
         "latency": report.latency_ms,
-        "service": report.service_ms,
+        "service": _other_service(report),
         "first byte": report.first_byte_ms,
         "direct: latency": direct.latency_ms if direct else None,
-        "direct: service": direct.service_ms if direct else None,
+        "direct: service": _other_service(direct) if direct else None,
     }
     if report.latency_ms is None:
         text = "No request was answered below 400: there is no latency to show."
@@ -156,6 +156,11 @@ def _latency(report: Report) -> Element:
         node("p", note, class_="note"),
         node("div", *drawn, class_="charts"),
     )
+
+
+def _other_service(side: Side) -> Distribution | None:
+    """In a closed load nothing is sent late: one of two equal rows is enough."""
+    return None if side.service_ms == side.latency_ms else side.service_ms
 
 
 def _conditions(report: Report) -> Element:

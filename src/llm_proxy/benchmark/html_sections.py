@@ -18,7 +18,7 @@ from llm_proxy.benchmark.interval_chart import interval_chart
 from llm_proxy.benchmark.markup import Child, node
 from llm_proxy.benchmark.metric import Metric, parse_metric
 from llm_proxy.benchmark.precision import format_ms, format_rate, format_share
-from llm_proxy.benchmark.report import Change, Distribution, Report, Streams
+from llm_proxy.benchmark.report import Change, Distribution, Probe, Report, Streams
 from llm_proxy.benchmark.svg_axes import WIDTH
 
 _FEW: Final = ("mean", "p50", "p90", "p99", "p99.9", "max")
@@ -162,7 +162,7 @@ def find_max_section(report: Report) -> Element | None:
             f"{format_rate(probe.requests_per_second)}/s",
             _ms(probe.latency_ms, "p50"),
             _ms(probe.latency_ms, "p99"),
-            node("span", mark(probe.passed), " ", probe.reason),
+            node("span", mark(probe.passed), " ", _reason(probe)),
         ]
         for probe in found.probes
     ]
@@ -195,6 +195,10 @@ def comparison_section(report: Report) -> Element | None:
         *(node("p", "⚠ ", warning, class_="warning") for warning in comparison.warnings),
         table(["", "then", "now", "change"], rows),
     )
+
+
+def _reason(probe: Probe) -> str:
+    return "; ".join(filter(None, (probe.reason, "rig-bound" if probe.rig_bound else "")))
 
 
 def _change(metric: Metric, change: Change) -> Element:

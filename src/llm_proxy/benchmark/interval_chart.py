@@ -36,7 +36,7 @@ def interval_chart(name: str, added: Added) -> Element:
         chart,
         _rule(x(0), "zero"),
         _bar(x(low), x(high), 9, "ci"),
-        node("circle", cx=x(added.typical), cy=_MIDDLE, r=5, class_="typical"),
+        node("circle", cx=x(added.typical), cy=_MIDDLE, r=3.5, class_="typical"),
     )
     return chart
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
@@ -37,7 +39,9 @@ class LiveView:
         title: str,
         total_s: float | None,
         total_requests: int | None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._console = console
         self._has_blocks = has_unicode(console)
         self._title = title
@@ -45,7 +49,7 @@ class LiveView:
         self._total_s, self._total_requests = total_s, total_requests
         self._phase = ""
         self._live = _NOTHING
-        self._drawn_at = 0.0
+        self._drawn_at = -math.inf
         self._screen: Screen | None = None
 
     def __enter__(self) -> Self:
@@ -76,17 +80,18 @@ class LiveView:
         self._total_s, self._total_requests = (total_s, total_requests) if has_own else self._totals
         self._live = _NOTHING
         self._draw()
+        self._drawn_at = -math.inf  # its first figures come at once
 
     def update(self, live: Live) -> None:
         """Cheap, however often it is called."""
         self._live = live
-        if time.monotonic() - self._drawn_at >= _EVERY_S:
+        if self._clock() - self._drawn_at >= _EVERY_S:
             self._draw()
 
     def _draw(self) -> None:
         if self._screen is not None:
             self._screen.update(self._lines(), refresh=True)
-            self._drawn_at = time.monotonic()
+            self._drawn_at = self._clock()
 
     def _lines(self) -> Text:
         width = min(self._console.width, _MOST) - 1

@@ -7,6 +7,7 @@ from typing import Final, Literal
 import msgspec
 
 from llm_proxy.benchmark.report import Added, Distribution, Report, Side
+from llm_proxy.benchmark.results import Results
 
 STATISTICS: Final = ("min", "mean", "p50", "p75", "p90", "p95", "p99", "p99.9", "max")
 FAMILIES: Final = {
@@ -55,13 +56,17 @@ class Metric(msgspec.Struct, frozen=True):
         """Why there is no value."""
         return FAMILIES[self.family]
 
-    def value(self, side: Side) -> float | None:
-        """None: not measured. What is added is only in a whole report."""
+    def value(self, measured: Side | Results) -> float | None:
+        """None: not measured. A side alone knows nothing of what is added."""
+        side = measured.side if isinstance(measured, Results) else measured
         if self.family == "rps":
             return side.requests_per_second
         if self.family == "errors":
             return side.error_rate
-        distribution = _distribution(side, self.family)
+        if self.family.startswith("added"):
+            distribution: Distribution | None = _added(measured, self.family)
+        else:
+            distribution = _distribution(side, self.family)
         return None if distribution is None else _statistic(distribution, self.statistic)
 
     def show(self, value: float) -> str:
@@ -98,8 +103,6 @@ def _statistics(family: str) -> tuple[str, ...]:
 
 
 def _distribution(side: Side, family: str) -> Distribution | None:
-    if family.startswith("added"):
-        return _added(side, family)
     if family in ("latency", "service", "first_byte"):
         found: Distribution | None = getattr(side, f"{family}_ms")
         return found
@@ -107,13 +110,13 @@ def _distribution(side: Side, family: str) -> Distribution | None:
     return found
 
 
-def _added(side: Side, family: str) -> Added | None:
-    if not isinstance(side, Report):
+def _added(measured: Side | Results, family: str) -> Added | None:
+    if not isinstance(measured, Report | Results):
         return None
     return {
-        "added": side.added_latency_ms,
-        "added_ttft": side.added_ttft_ms,
-        "added_inter_token": side.added_inter_token_ms,
+        "added": measured.added_latency_ms,
+        "added_ttft": measured.added_ttft_ms,
+        "added_inter_token": measured.added_inter_token_ms,
     }[family]
 
 

@@ -71,7 +71,7 @@ class Sender:
 
     def _send(self) -> None:
         self._timer = None
-        if self._is_frozen(self._send):
+        if self._waits.has_freezes and self._is_frozen(self._send):
             return
         if self._faults.cut_head:
             self._finish(keep_alive=False)
@@ -138,7 +138,7 @@ class Sender:
                 return
 
     def _has_to_wait(self, tokens: int) -> bool:
-        if self._is_frozen(self._stream):
+        if self._waits.has_freezes and self._is_frozen(self._stream):
             return True
         if self._events_sent == self._stall_after:
             self._stall_after = None

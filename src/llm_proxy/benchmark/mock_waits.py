@@ -16,6 +16,7 @@ class Waits:
         self._options = options
         self._clock = clock
         self._started_at = clock()
+        self.has_freezes = options.freeze is not None
         # One seed for the server: drawn from the request, equal ones would always wait as long.
         self._random = random.Random(0)
 

@@ -23,6 +23,7 @@ MOST_PAIRS: Final = 200_000
 _MOST_BLOCKS: Final = 200
 _FEWEST_BLOCKS: Final = 6  # with fewer no sign flip is rare enough: 2 / 2**5 > 0.05
 _EXACT_BLOCKS: Final = 13  # all 2**13 flips are fewer than the random ones
+_LOWEST_BIT: Final = bytes(byte & 1 for byte in range(256))
 RESAMPLES: Final = 2_000
 FLIPS: Final = 10_000
 
@@ -48,8 +49,8 @@ class Differences:
             self._halvings += 1
 
     def _half(self, values: array[int]) -> array[int]:
-        bits = f"{self._random.getrandbits(len(values)):0{len(values)}b}" if values else ""
-        return array("q", compress(values, map(int, bits)))
+        coins = self._random.randbytes(len(values)).translate(_LOWEST_BIT)
+        return array("q", compress(values, coins))
 
 
 def added(

@@ -71,11 +71,11 @@ class UsageWatch:
         cpu_s = sum(member.cpu_s - member.cpu_before_s for member in self._members.values())
         return ProcessUsage(
             pids=tuple(sorted({process.pid for process in self._members})),
-            cpu_s=cpu_s,
-            cpu_us_per_request=cpu_s * 1e6 / requests if requests else 0.0,
-            memory_before_mib=self._before / _MIB,
-            memory_peak_mib=self._peak / _MIB,
-            memory_after_mib=after / _MIB,
+            cpu_s=round(cpu_s, 2),  # the kernel counts in steps of 10 ms
+            cpu_us_per_request=round(cpu_s * 1e6 / requests, 1) if requests else 0.0,
+            memory_before_mib=round(self._before / _MIB, 1),
+            memory_peak_mib=round(self._peak / _MIB, 1),
+            memory_after_mib=round(after / _MIB, 1),
             memory_kind=self._kind,
         )
 

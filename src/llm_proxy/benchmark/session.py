@@ -63,7 +63,7 @@ class Service:
     start_rate: float
 
     def checks(self, results: Results) -> list[Check]:
-        checks = [threshold.check(results.side) for threshold in self.thresholds]
+        checks = [threshold.check(results) for threshold in self.thresholds]
         return [*checks, check_error_rate(results.side, self.max_error_rate)]
 
 

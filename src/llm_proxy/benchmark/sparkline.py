@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-_BARS: Final = "▁▂▃▄▅▆▇█"
-_PLAIN_BARS: Final = "_.-=+*%#"
+_BARS: Final = "▁▂▃▄▅▆▇"  # none is full: rows of them stay apart
+_PLAIN_BARS: Final = "_.-=+*#"
 
 
 def sparkline(values: Sequence[float], width: int, *, has_blocks: bool = True) -> str:

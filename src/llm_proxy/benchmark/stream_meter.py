@@ -196,7 +196,7 @@ class StreamMeter:
             self._head, self._key = before + line[:mark], key
 
     def _on_other(self, line: bytes, kind: _Format, now: int) -> None:
-        if kind.error.search(line):
+        if (b"error" in line or b".failed" in line) and kind.error.search(line):
             self.has_error = True
         elif kind is _UNKNOWN and _is_event(line):
             self._on_token(line, now)

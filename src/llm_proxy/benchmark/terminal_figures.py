@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from rich.text import Text
@@ -35,27 +36,24 @@ def show_latency(page: Page, report: Report) -> None:
             ("direct", None if direct is None else direct.latency_ms),
             ("added", added),
         ],
-        spread={
-            name.removeprefix("latency_ms."): spread
-            for name, spread in report.spread.items()
-            if name.startswith("latency_ms.")
-        },
+        spreads={"latency": _of_latency(report.spread), "added": _of_added(added)},
     )
     note = "latency counts from when a request was due, service from when it was sent"
     page.line(note + ("; added is of pairs" if added else ""), style="dim")
 
 
 def show_times(
-    page: Page, rows: Sequence[NamedDistribution], *, spread: dict[str, Spread] | None = None
+    page: Page,
+    rows: Sequence[NamedDistribution],
+    *,
+    spreads: Mapping[str, Mapping[str, Spread]] = MappingProxyType({}),
 ) -> None:
-    """A row each of those that were measured; `spread` is that of the first."""
+    """A row each of those that were measured; `spreads` by row and column."""
     columns = _WIDE_COLUMNS if page.is_wide else _NARROW_COLUMNS
-    head: list[Cell] = ["", *(Text(name, style="dim") for name in columns)]
-    lines: list[list[Cell]] = [head]
-    for i, (name, times) in enumerate(rows):
+    lines: list[list[Cell]] = [["", *(Text(name, style="dim") for name in columns)]]
+    for name, times in rows:
         if times is not None:
-            known = (spread or {}) if i == 0 else {}
-            lines.append([name, *_cells(times, columns, known)])
+            lines.append([name, *_cells(times, columns, spreads.get(name, {}))])
     page.table(lines, "l" + "r" * len(columns))
 
 
@@ -128,7 +126,22 @@ def show_process(page: Page, report: Report) -> None:
     )
 
 
-def _cells(times: Distribution, columns: Sequence[str], spread: dict[str, Spread]) -> list[str]:
+def _of_latency(spread: Mapping[str, Spread]) -> dict[str, Spread]:
+    prefix = "latency_ms."
+    return {
+        name.removeprefix(prefix): one for name, one in spread.items() if name.startswith(prefix)
+    }
+
+
+def _of_added(added: Added | None) -> dict[str, Spread]:
+    """How sure the middle is; of the rest it isn't known."""
+    if added is None:
+        return {}
+    spread = Spread(low=added.ci95[0], high=added.ci95[1])
+    return {"mean": spread, "p50": spread}
+
+
+def _cells(times: Distribution, columns: Sequence[str], spread: Mapping[str, Spread]) -> list[str]:
     return [
         format_ms(
             getattr(times, name.replace(".", "_")),

@@ -37,7 +37,7 @@ def _about(report: Report) -> Iterator[str]:
     if workload.is_throwaway:
         yield "a throw-away server in front of the built-in mock"
     if workload.direct_url is not None:
-        yield f"in turns with {workload.direct_url} direct"
+        yield f"in turns with {workload.direct_url} (direct)"
     for count, what in ((workload.bodies, "bodies"), (workload.tokens, "tokens")):
         if count > 1:
             yield f"{count:,} {what} in turn"

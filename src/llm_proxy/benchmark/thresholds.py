@@ -10,6 +10,7 @@ import msgspec
 
 from llm_proxy.benchmark.metric import ERRORS, Metric, parse_metric
 from llm_proxy.benchmark.report import Check, Side
+from llm_proxy.benchmark.results import Results
 from llm_proxy.errors import WrongUsage
 from llm_proxy.quantities import parse_duration
 
@@ -28,9 +29,9 @@ class Threshold(msgspec.Struct, frozen=True, kw_only=True):
         sign = ">=" if self.metric.more_is_better else "<="
         return f"{self.metric.name}{sign}{_compact(self.metric, self.limit)}"
 
-    def check(self, side: Side) -> Check:
-        """Of a whole report where it is about what is added."""
-        value = self.metric.value(side)
+    def check(self, measured: Side | Results) -> Check:
+        """A limit on what is added wants a report or results: a side alone fails it."""
+        value = self.metric.value(measured)
         return Check(
             kind="slo",
             name=self.name,

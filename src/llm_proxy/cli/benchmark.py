@@ -92,8 +92,12 @@ def benchmark(
     given = _settled(context, Given(**values))
     from llm_proxy.cli.benchmark_run import interrupted_by_termination
 
-    with interrupted_by_termination():
-        code = _benchmark(context, given)
+    try:
+        with interrupted_by_termination():
+            code = _benchmark(context, given)
+    except KeyboardInterrupt:
+        print("Interrupted before there was anything to report.", file=sys.stderr)
+        code = _INTERRUPTED
     if code:
         raise typer.Exit(code)
 
@@ -290,8 +294,9 @@ def _report(
     from llm_proxy.benchmark.composition import checked, compose
 
     report = checked(compose(measured, circumstances), prepared.limits)
+    outputs.write(report, measured.results.histograms)  # first: a pipe may end the printing
     _print(report, as_json=prepared.given.as_json)
-    outputs.write(report, measured.results.histograms)
+    outputs.check()
     if report.interrupted:
         return _INTERRUPTED
     if report.requests and report.error_kinds.get("connect") == report.requests:

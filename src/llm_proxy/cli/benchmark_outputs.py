@@ -67,7 +67,7 @@ class Outputs:
             self._csv = None
 
     def write(self, report: Report, histograms: Mapping[str, HdrHistogram]) -> None:
-        """Raises LLMProxyError when one of them couldn't be written, after the others were."""
+        """All that can be written; `check` tells of the others."""
         from llm_proxy.benchmark.hdr_log import hdr_log
         from llm_proxy.benchmark.html_report import html
         from llm_proxy.benchmark.junit_report import junit
@@ -77,6 +77,9 @@ class Outputs:
         self._write("--hdr", self._given.hdr, lambda: hdr_log(histograms, report))
         self._write("--junit", self._given.junit, lambda: junit(report))
         self.close()
+
+    def check(self) -> None:
+        """Raises LLMProxyError when a file couldn't be written."""
         if self._failure is not None:
             raise LLMProxyError(self._failure)
 

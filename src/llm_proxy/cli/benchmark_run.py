@@ -57,6 +57,7 @@ def _ended_by_signals(session: Session) -> Iterator[None]:
         is_asked = True
         session.stop()
 
+    before = {number: signal.getsignal(number) for number in _ENDING}
     for number in _ENDING:
         loop.add_signal_handler(number, end)
     try:
@@ -64,6 +65,7 @@ def _ended_by_signals(session: Session) -> Iterator[None]:
     finally:
         for number in _ENDING:
             loop.remove_signal_handler(number)
+            signal.signal(number, before[number])
 
 
 @contextmanager

@@ -90,7 +90,14 @@ def _parse_address(text: str) -> Address:
         raise typer.BadParameter(f"must be {exc}, not {text!r}", param_hint="--addr") from exc
 
 
-def _options(*, freeze: str | None, api_key: str | None, **fields: float) -> MockOptions:
+def _options(
+    *,
+    tokens_per_second: float,
+    latency_s: float,
+    jitter_s: float,
+    freeze: str | None,
+    api_key: str | None,
+) -> MockOptions:
     from llm_proxy.benchmark.mock_options import MockOptions
     from llm_proxy.errors import ConfigError
     from llm_proxy.secrets import Secret
@@ -99,9 +106,11 @@ def _options(*, freeze: str | None, api_key: str | None, **fields: float) -> Moc
         api_key = sys.stdin.readline().strip()
     try:
         return MockOptions(
+            tokens_per_second=tokens_per_second,
+            latency_s=latency_s,
+            jitter_s=jitter_s,
             freeze=None if freeze is None else _parse_freeze(freeze),
             api_key=None if api_key is None else Secret(api_key),
-            **fields,
         )
     except ConfigError as exc:
         raise typer.BadParameter(str(exc)) from exc

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from llm_proxy.chat.markdown import THEME
+from llm_proxy.chat.markdown_view import MarkdownView
+from tests.chat.screen_emulator import ScreenEmulator
+
+TEXT = """\
+# Title
+
+A paragraph that is long enough to be wrapped on a narrow screen, **and** then some more.
+
+- one
+- two
+  with more
+
+```python
+def f():
+    return 1
+
+
+print(f())
+```
+
+The end."""
+
+
+def _view(screen: ScreenEmulator, *, margin: str = "") -> MarkdownView:
+    console = Console(
+        file=screen,  # type: ignore[arg-type]
+        theme=THEME,
+        force_terminal=True,
+        color_system=None,
+        width=screen.width,
+        height=screen.height,
+    )
+    return MarkdownView(console, margin=margin)
+
+
+async def _show(pieces: Sequence[str], screen: ScreenEmulator) -> str:
+    """Drawn after every piece: the loop's timers run between them."""
+    with _view(screen) as view:
+        view._rest_s = 0.0
+        for piece in pieces:
+            view.add(piece)
+            view._draw_again()
+    return screen.text
+
+
+def _plain(text: str) -> str:
+    return re.sub("\x1b\\[[0-9;]*m", "", text)
+
+
+async def _at_once(text: str) -> str:
+    return await _show([text], ScreenEmulator(height=1000))
+
+
+@given(st.lists(st.integers(0, len(TEXT)), max_size=30), st.integers(6, 40))
+@settings(max_examples=30, deadline=None)
+def test_pieces_and_the_height_of_the_screen_change_nothing(cuts: list[int], height: int) -> None:
+    bounds = [0, *sorted(cuts), len(TEXT)]
+    pieces = [TEXT[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    screen = ScreenEmulator(height=height)
+    assert asyncio.run(_show(pieces, screen)) == asyncio.run(_at_once(TEXT))
+    assert screen.has_cursor
+
+
+@pytest.mark.anyio
+async def test_whole_answer_is_laid_out_with_blank_lines_between_blocks() -> None:
+    assert _plain(await _at_once(TEXT)) == "\n".join(
+        [
+            "Title",
+            "",
+            "A paragraph that is long enough to be wrapped on a narrow screen, and then some",
+            "more.",
+            "",
+            " • one",
+            " • two with more",
+            "",
+            "── python " + "─" * 69,
+            "def f():",
+            "    return 1",
+            "",
+            "",
+            "print(f())",
+            "─" * 79,
+            "",
+            "The end.",
+            "",
+        ]
+    )
+
+
+@pytest.mark.anyio
+async def test_text_appears_before_the_answer_ends() -> None:
+    screen = ScreenEmulator()
+    shown = asyncio.Event()
+    write = screen.write
+
+    def watching(text: str) -> int:
+        if "half" in text:
+            shown.set()
+        return write(text)
+
+    screen.write = watching  # type: ignore[method-assign]
+    with _view(screen) as view:
+        assert _plain(screen.text) == "…\n"
+        assert not screen.has_cursor
+        view.add("half an ")
+        await asyncio.wait_for(shown.wait(), 10)
+        assert screen.text == "half an\n"
+        view.add("answer")
+    assert screen.text == "half an answer\n"
+
+
+@pytest.mark.anyio
+async def test_answer_is_set_off_by_its_margin() -> None:
+    screen = ScreenEmulator()
+    with _view(screen, margin="\n") as view:
+        view.add("text")
+    assert screen.text == "\ntext\n\n"
+
+
+@pytest.mark.anyio
+async def test_nothing_said_leaves_nothing_behind() -> None:
+    screen = ScreenEmulator()
+    with _view(screen):
+        pass
+    assert screen.text.strip() == ""
+    assert screen.has_cursor
+
+
+@pytest.mark.anyio
+async def test_failure_in_the_middle_shows_what_came_and_the_cursor() -> None:
+    screen = ScreenEmulator()
+    with pytest.raises(KeyError), _view(screen) as view:
+        view.add("half \x1b[31mred")
+        raise KeyError
+    assert screen.text == "half red\n"
+    assert screen.has_cursor
