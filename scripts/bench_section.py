@@ -55,9 +55,13 @@ def comparison(
 def _about(about: Mapping[str, Any]) -> str:
     return (
         f"{about['date']}, {about['cpus']} × {about['cpu']}, Python {about['python']}, "
-        f"{about['system']}; medians of {about['rounds']} rounds, {about['seconds']:g} s for each "
+        f"{about['system']}; {_rounds(about)}, {about['seconds']:g} s for each "
         "figure, every side forwarding to the same `llm-proxy mock`."
     )
+
+
+def _rounds(about: Mapping[str, Any]) -> str:
+    return "one round" if about["rounds"] == 1 else f"medians of {about['rounds']} rounds"
 
 
 def _rows(figures: Mapping[str, Figures]) -> list[Row]:
@@ -127,8 +131,8 @@ def generator_section(rows: Iterable[Figures], about: Mapping[str, Any]) -> str:
     return "\n\n".join(
         [
             f"{about['date']}, {about['cpu']}, Python {about['python']}; each generator with all "
-            "its processes on one core, nginx with `return 200` on another; medians of "
-            f"{about['rounds']} rounds of {about['seconds']:g} s.",
+            "its processes on one core, nginx with `return 200` on another; "
+            f"{_rounds(about)} of {about['seconds']:g} s.",
             _table(head, cells),
         ]
     )

@@ -272,11 +272,11 @@ def _below(bound: float, added: Iterable[Report]) -> int:
 
 
 def _typical_of(log: Iterable[Report], *, port: int) -> float:
-    return median(entry["ms"] for entry in log if entry["port"] == port)
+    return median(float(entry["ms"]) for entry in log if entry["port"] == port)
 
 
 def _held_by(hop: str) -> float:
-    return median(entry["held_ms"] for entry in read_log(hop))
+    return median(float(entry["held_ms"]) for entry in read_log(hop))
 
 
 TRIALS: dict[str, Trial] = {

@@ -84,6 +84,19 @@ async def test_rig_that_is_the_limit_ends_the_search() -> None:
     assert found.rate == 800
     assert not found.confirmed
     assert "Bound by the rig: at 1600/s" in found.note
+    assert [probe.rate for probe in found.probes[-2:]] == [1600, 1600]
+
+
+async def test_rig_that_stumbled_once_is_tried_again() -> None:
+    seen: list[float] = []
+
+    def stumbles(rate: float) -> bool:
+        seen.append(rate)
+        return seen.count(200) == 1 and rate == 200
+
+    found = await search(lambda rate: rate <= 300 and seen.count(200) != 1, is_rig_bound=stumbles)
+    assert found.confirmed
+    assert [probe.rate for probe in found.probes[:3]] == [100, 200, 200]
 
 
 async def test_search_without_a_limit_ends() -> None:

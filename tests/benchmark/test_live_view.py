@@ -58,7 +58,7 @@ def test_it_shows_how_far_and_how_fast() -> None:
     assert progress.startswith("running") and progress.endswith("25%  15 s left")
     assert rate.split()[:2] == ["rate", "4,810/s"] and "▇" in rate
     assert latency.split() == ["latency", "p50", "1.92", "ms", "p99", "4.31", "ms"]
-    assert requests.split("   ") == ["requests    24,060", "none failed", "10 in flight"]
+    assert requests == "requests    24,060   none failed   10 in flight"
 
 
 def test_the_direct_side_and_first_tokens_have_lines_when_there_are_any() -> None:

@@ -138,7 +138,6 @@ def test_of_too_many_pairs_a_seeded_half_is_kept_in_order() -> None:
     for start in range(0, 3 * MOST_PAIRS, 50_000):
         kept.extend(range(start, start + 50_000))
     assert MOST_PAIRS / 2 < len(kept.values) <= MOST_PAIRS
-    assert kept.seen == 3 * MOST_PAIRS
     assert list(kept.values) == sorted(kept.values)
     # Spread over the whole run, and over even and odd pairs.
     assert sum(kept.values) / len(kept.values) == pytest.approx(1.5 * MOST_PAIRS, rel=0.02)

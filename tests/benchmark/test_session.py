@@ -161,6 +161,16 @@ async def test_run_is_shown_and_the_process_watched_meanwhile() -> None:
     assert "sample" in notes.watched
 
 
+async def test_view_that_fails_is_no_secret() -> None:
+    class Broken(Notes):
+        def update(self, live: Live) -> None:
+            raise OSError("the terminal is gone")
+
+    rig = ScriptedRig(takes_s=SHOWN_EVERY_S * 1.5)
+    with pytest.raises(OSError, match="the terminal is gone"):
+        await Session(rig, Broken()).run(plan(), Course())
+
+
 async def test_stop_ends_the_run_and_begins_no_other() -> None:
     rig = ScriptedRig(before=lambda number: session.stop() if number == 2 else None)
     session = Session(rig, Notes())

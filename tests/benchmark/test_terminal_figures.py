@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm_proxy.benchmark.report import Histogram
+from llm_proxy.benchmark.report import Histogram, Spread
 from llm_proxy.benchmark.terminal_figures import (
     show_histogram,
     show_latency,
@@ -48,6 +48,12 @@ def test_no_more_digits_than_the_interval_of_what_is_added_supports() -> None:
     report = make_report(added_latency_ms=make_added(0.002, found=False))
     row = next(line for line in printed(show_latency, report).splitlines() if "added" in line)
     assert row.split()[1:3] == ["+2", "µs"]
+
+
+def test_no_more_digits_than_the_spread_of_the_latency_supports() -> None:
+    report = make_report(spread={"latency_ms.p50": Spread(low=0.40, high=0.60)})
+    rows = [line.split() for line in printed(show_latency, report).splitlines()]
+    assert [row[-14:-12] for row in rows[3:5]] == [["500", "µs"], ["500", "µs"]]
 
 
 def test_times_from_microseconds_to_minutes_fit() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from llm_proxy.benchmark.terminal_headline import show_headline
@@ -34,6 +35,13 @@ def test_a_difference_that_was_not_found_is_not_claimed() -> None:
     added = make_added(0.002, found=False)
     text = squeezed(printed(show_headline, make_report(added_latency_ms=added)))
     assert "No difference was found in the latency: +2 µs (95 % -4 to 8 µs, p = 0.47)" in text
+    assert "adds" not in text
+
+
+def test_too_few_pairs_are_called_so() -> None:
+    few = msgspec.structs.replace(make_added(0.11, found=False), count=20, blocks=4, p_value=1.0)
+    text = squeezed(printed(show_headline, make_report(added_latency_ms=few)))
+    assert "Too few pairs to find a difference in the latency: 20, typically +100 µs" in text
     assert "adds" not in text
 
 

@@ -84,7 +84,6 @@ async def test_text_is_handed_over_as_it_comes(upstream: RawUpstream, raw_target
 
 
 async def test_stopping_closes_the_connection(upstream: RawUpstream, raw_target: Target) -> None:
-    loop = asyncio.get_running_loop()
     seen = asyncio.Event()
     ends: list[bytes] = []
 
@@ -95,8 +94,7 @@ async def test_stopping_closes_the_connection(upstream: RawUpstream, raw_target:
 
     with playing(upstream, never_end):
         async with ChatClient(raw_target) as client:
-            take = lambda text: loop.call_soon(seen.set)  # noqa: E731
-            asking = asyncio.create_task(client.ask(QUESTION, take))
+            asking = asyncio.create_task(client.ask(QUESTION, lambda text: seen.set()))
             await asyncio.wait_for(seen.wait(), 10)
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -23,8 +23,8 @@ def _call(target: Target) -> Call:
     return Call(method="POST", urls=target.urls("/x"), headers=headers, model="gpt-x", body={})
 
 
-async def _ask(target: Target, **options: float) -> bytes:
-    async with HttpClient(target, **options) as http, http.answer_to(_call(target)) as answer:
+async def _ask(target: Target, *, idle_s: float = 10.0) -> bytes:
+    async with HttpClient(target, idle_s=idle_s) as http, http.answer_to(_call(target)) as answer:
         return await http.read_all(answer)
 
 

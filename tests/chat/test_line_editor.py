@@ -10,10 +10,10 @@ from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from llm_proxy.chat.history_file import HistoryFile
-from llm_proxy.chat.line_editor import CommandCompleter, CtrlC, LineEditor
+from llm_proxy.chat.line_editor import CommandCompleter, CtrlC, KeptHistory, LineEditor
 
 pytestmark = pytest.mark.anyio
-ENTER, ALT_ENTER, CTRL_J, CTRL_C, CTRL_D, UP = "\r", "\x1b\r", "\n", "\x03", "\x04", "\x1b[A"
+ENTER, ALT_ENTER, CTRL_J, CTRL_C, CTRL_D = "\r", "\x1b\r", "\n", "\x03", "\x04"
 
 
 @pytest.fixture
@@ -56,12 +56,16 @@ async def test_ctrl_d_ends_and_ctrl_c_tells(keys: PipeInput) -> None:
 async def test_history_is_that_of_earlier_sessions(keys: PipeInput, tmp_path: Path) -> None:
     history = HistoryFile(tmp_path / "history")
     history.add("before")
-    editor = _editor(keys, history)
     keys.send_text(f"now{ENTER}")
-    await editor.read()
+    await _editor(keys, history).read()
     assert history.load() == ["before", "now"]
-    keys.send_text(f"{UP}{UP}{ENTER}")
-    assert await editor.read() == "before"
+    assert [entry async for entry in KeptHistory(history).load()] == ["now", "before"]
+
+
+async def test_without_a_file_nothing_is_remembered_from_earlier(keys: PipeInput) -> None:
+    keys.send_text(f"now{ENTER}")
+    assert await _editor(keys).read() == "now"
+    assert [entry async for entry in KeptHistory(None).load()] == []
 
 
 def _completions(text: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,25 @@ def test_nobody_there_is_exit_code_5_and_leaves_no_file(llm_proxy: Run, tmp_path
     assert outcome.exit_code == 5
     assert "is it running" in outcome.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_target_that_is_gone_after_it_answered_is_exit_code_5(llm_proxy: Run) -> None:
+    def answer_once() -> None:
+        with listener:
+            connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    thread = threading.Thread(target=answer_once)
+    thread.start()
+    outcome = llm_proxy("benchmark", "--base-url", url, "--endpoint", "/", "-n", "2", "-c", "2")
+    thread.join(10)
+    assert outcome.exit_code == 5
+    assert "could not be reached after that" in outcome.err
+    assert "connect" in outcome.out
 
 
 def test_process_that_is_not_there_is_named(benchmark: Benchmark) -> None:

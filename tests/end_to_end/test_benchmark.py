@@ -50,6 +50,19 @@ def test_fresh_machine_measures_what_the_proxy_adds(environ: dict[str, str]) -> 
     assert not (Path(environ["LLM_PROXY_HOME"])).exists()
 
 
+def test_mock_is_measured_whatever_the_environment_names(environ: dict[str, str]) -> None:
+    environ |= {"PROXY_URL": "https://api.example.com", "PROXY_TOKEN": "sk-not-for-the-mock"}
+    search = ("--find-max", "--slo", "p99=1us", "--rate", "0.2/s", "--duration", "100ms")
+    done = run_command(environ, "benchmark", "--mock", *search, "--warm-up", "0s", "--json")
+    assert done.returncode == 1, done.stderr
+    report = json.loads(done.stdout)
+    assert report["workload"]["base_url"].startswith("http://127.0.0.1:")
+    assert report["direct"] is None
+    assert report["find_max"]["rate"] is None
+    assert report["find_max"]["probes"][0]["rate"] == 0.2
+    assert f"Missed: {report['find_max']['note']}" in done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_run_that_is_ended_is_reported(
     number: signal.Signals, environ: dict[str, str], own_mock: MockThread, tmp_path: Path

@@ -77,16 +77,22 @@ class Search:
         return self._found(rate, note, confirmed=not missed)
 
     async def _passes(self, rate: float, *, is_confirmation: bool = False) -> bool:
-        if len(self._probes) == MOST_PROBES:
-            raise _Ended(f"Not confirmed: the search ended after {MOST_PROBES} probes.")
-        probe = await self._probe(rate)
-        self._probes.append(msgspec.structs.replace(probe, is_confirmation=is_confirmation))
+        probe = await self._look(rate, is_confirmation)
+        if probe.rig_bound and not probe.passed:  # once may have been an accident
+            probe = await self._look(rate, is_confirmation)
         if probe.rig_bound and not probe.passed:
             raise _Ended(
                 f"Bound by the rig: at {rate:.4g}/s the generator itself was the limit; "
                 "use more --processes, or another machine."
             )
         return probe.passed
+
+    async def _look(self, rate: float, is_confirmation: bool) -> Probe:
+        if len(self._probes) == MOST_PROBES:
+            raise _Ended(f"Not confirmed: the search ended after {MOST_PROBES} probes.")
+        probe = await self._probe(rate)
+        self._probes.append(msgspec.structs.replace(probe, is_confirmation=is_confirmation))
+        return probe
 
     def _best(self) -> float | None:
         return max((probe.rate for probe in self._probes if probe.passed), default=None)

@@ -109,16 +109,17 @@ class LiveView:
         lines.append(_counts(live))
         for line in lines:
             line.truncate(width)
+            line.rstrip()
             make_printable(line, has_unicode=self._has_blocks)
         return Text("\n").join(lines)
 
     def _progress(self, width: int) -> Text:
         share = self._share()
         end = f"{self._live.elapsed_s:.0f} s" if share is None else f"{share:4.0%}  {self._left()}"
-        name = set_cell_size(f"{self._phase}  ", max(_LABEL, cell_len(self._phase) + 2))
+        name = set_cell_size(self._phase, max(_LABEL, cell_len(self._phase)) + 2)
         line = Text.assemble((name, "bold"))
         if share is not None:
-            room = max(width - len(name) - 24, 10)
+            room = max(width - cell_len(name) - 24, 10)
             done = round(share * room)
             rest = "━" if self._has_blocks else "."
             line.append("━" * done, style="cyan").append(rest * (room - done), style="dim")
@@ -147,7 +148,10 @@ def _title(text: str, width: int) -> Text:
     """Cut in its middle when it is too long: an URL's end tells more than its path."""
     if cell_len(text) > width:
         half = (width - 1) // 2
-        text = f"{set_cell_size(text, half)}…{text[-half:]}"
+        end = text[-half:]
+        while cell_len(end) > half:
+            end = end[1:]
+        text = f"{set_cell_size(text, half)}…{end}"
     return Text(text, style="dim")
 
 

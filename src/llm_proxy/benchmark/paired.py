@@ -21,7 +21,7 @@ from llm_proxy.benchmark.student import NORMAL_95, student_95
 
 MOST_PAIRS: Final = 200_000
 _MOST_BLOCKS: Final = 200
-_FEWEST_BLOCKS: Final = 6  # with fewer no sign flip is rare enough: 2 / 2**5 > 0.05
+FEWEST_BLOCKS: Final = 6  # with fewer no sign flip is rare enough: 2 / 2**5 > 0.05
 _EXACT_BLOCKS: Final = 13  # all 2**13 flips are fewer than the random ones
 _LOWEST_BIT: Final = bytes(byte & 1 for byte in range(256))
 RESAMPLES: Final = 2_000
@@ -35,11 +35,9 @@ class Differences:
         self._random = Random(f"pairs/{seed}")
         self._halvings = 0
         self.values = array("q")
-        self.seen = 0
 
     def extend(self, differences: Iterable[int]) -> None:
         taken = array("q", differences)
-        self.seen += len(taken)
         # Not every second one: that would keep one order of ABBA and drop the other.
         for _ in range(self._halvings):
             taken = self._half(taken)
@@ -62,7 +60,7 @@ def added(
     random = Random(f"added/{seed}")
     # Twice the median is a whole number, so that sums of flipped ones compare exactly.
     doubled = [_doubled_median(block) for block in blocks_of(differences)]
-    if len(doubled) < _FEWEST_BLOCKS:
+    if len(doubled) < FEWEST_BLOCKS:
         interval = (2.0 * min(0, *differences), 2.0 * max(0, *differences))
         p_value = 1.0
     else:

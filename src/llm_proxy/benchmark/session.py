@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -160,8 +159,9 @@ class Session:
             return await self._rig.run(plan, take)
         finally:
             watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await watch
+            await asyncio.wait((watch,))
+            if not watch.cancelled():
+                watch.result()  # it failed by itself
 
     async def _watch(self, collector: Collector, *, is_measured: bool) -> None:
         while True:

@@ -39,10 +39,6 @@ class SideTally:
         self._stream = _StreamTally()
         self._timing = _TimingTally()
 
-    @property
-    def answered(self) -> int:
-        return self._outcomes[OK]
-
     def add(self, rows: LaneRows) -> None:
         self._outcomes.update(rows.outcomes())
         self._statuses.update(rows.column("status"))

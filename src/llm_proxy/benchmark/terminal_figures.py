@@ -17,6 +17,7 @@ from llm_proxy.benchmark.text_table import Cell
 
 _NARROW_COLUMNS: Final = (*PERCENTILES, "max")
 _WIDE_COLUMNS: Final = ("min", "mean", *_NARROW_COLUMNS)
+_OF_SAME_REQUESTS: Final = ("latency", "service", "first byte")  # they vary together
 _MOST_NAMED: Final = 6
 
 NamedDistribution = tuple[str, Distribution | None]
@@ -36,7 +37,8 @@ def show_latency(page: Page, report: Report) -> None:
             ("direct", None if direct is None else direct.latency_ms),
             ("added", added),
         ],
-        spreads={"latency": _of_latency(report.spread), "added": _of_added(added)},
+        spreads=dict.fromkeys(_OF_SAME_REQUESTS, _of_latency(report.spread))
+        | {"added": _of_added(added)},
     )
     note = "latency counts from when a request was due, service from when it was sent"
     page.line(note + ("; added is of pairs" if added else ""), style="dim")

@@ -7,6 +7,7 @@ from typing import Final
 
 from rich.text import Text
 
+from llm_proxy.benchmark.paired import FEWEST_BLOCKS
 from llm_proxy.benchmark.precision import format_ms, format_rate, format_share
 from llm_proxy.benchmark.report import Added, Report, Spread
 from llm_proxy.benchmark.terminal_page import Page
@@ -81,8 +82,12 @@ def _added(added: Added, who: str, what: str) -> Text:
     spread = Spread(low=added.ci95[0], high=added.ci95[1])
     p = f"p < {_LEAST_P}" if added.p_value < _LEAST_P else f"p = {added.p_value:.2g}"
     certainty = f" (95 % {_reach(spread)}, {p})"
+    typical = format_ms(added.typical, spread, signed=True)
+    if added.blocks < FEWEST_BLOCKS:
+        return Text(
+            f"Too few pairs to find a difference in {what}: {added.count}, typically {typical}"
+        )
     if not added.is_found:
-        typical = format_ms(added.typical, spread, signed=True)
         return Text.assemble(f"No difference was found in {what}: ", (typical, "bold"), certainty)
     verb, way = ("adds", "to") if added.typical > 0 else ("takes", "off")
     typical = format_ms(abs(added.typical), spread)

@@ -147,11 +147,15 @@ class TimeSeries:
 
     def seconds(self, *, until: int) -> tuple[Second, ...]:
         """Until the end of the run, of seconds unless it was short or very long."""
+        if until <= 0:
+            return ()
+        # What ended at the last moment is in a slice of its own, which is folded in below.
+        begun = self._slices[: until // self.length + 1]
         step = 1
-        while len(self._slices) / step > _FINE_POINTS and self.length * step < TICKS_PER_S:
+        while len(begun) / step > _FINE_POINTS and self.length * step < TICKS_PER_S:
             step *= 2
         length = self.length * step
-        slices = merged(self._slices, step)
+        slices = merged(begun, step)
         # A last one that was hardly begun has no rate of its own.
         if len(slices) > 1 and until - (len(slices) - 1) * length < length / 2:
             last = slices.pop()

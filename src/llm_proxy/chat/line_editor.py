@@ -53,7 +53,7 @@ class LineEditor:
             message=[("class:prompt", _PROMPT)],
             prompt_continuation=_continuation,
             multiline=True,
-            history=_History(history),
+            history=KeptHistory(history),
             completer=CommandCompleter(),
             complete_while_typing=Condition(_is_at_a_command),
             key_bindings=key_bindings(),
@@ -97,7 +97,7 @@ class CommandCompleter(Completer):
             yield from self._paths.get_completions(rest, complete_event)
 
 
-class _History(History):
+class KeptHistory(History):
     def __init__(self, file: HistoryFile | None) -> None:
         super().__init__()
         self._file = file

@@ -135,7 +135,7 @@ def _benchmark(context: typer.Context, given: Given) -> int:
     outputs = Outputs(given)
     try:
         with _targets(prepared) as (targets, choice):
-            measured, circumstances = _measure(context, prepared, targets, choice, outputs)
+            measured, circumstances = _measure(context, prepared, targets, choice, outputs=outputs)
     except BaseException:
         outputs.discard()
         raise
@@ -198,6 +198,7 @@ def _measure(
     prepared: _Prepared,
     targets: Targets,
     choice: LoadChoice,
+    *,
     outputs: Outputs,
 ) -> tuple[Measured, Circumstances]:
     from rich.console import Console

@@ -159,6 +159,9 @@ Try it yourself:
     -H 'Content-Type: application/json' \\
     -d '{body}'
 
+  PROXY_URL={url} PROXY_TOKEN={token} \\
+    llm-proxy openai chat
+
   from openai import OpenAI
   client = OpenAI(base_url="{url}/v1", api_key="{token}")
   print(client.responses.create(model="gpt-4o-mini", input="Hello").output_text)
