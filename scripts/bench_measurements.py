@@ -81,9 +81,12 @@ def _load_figures(report: Report, prefix: str) -> Figures:
 
 
 def _problems(report: Report) -> list[str]:
-    problems = [f"{number} × {kind}" for kind, number in report["error_kinds"].items() if number]
+    """A sentence for each run that had errors, or whose figures are the generator's own."""
+    problems = []
+    if kinds := [f"{number} {kind}" for kind, number in report["error_kinds"].items() if number]:
+        problems.append(f"errors: {', '.join(kinds)} of {report['requests']} requests")
     if report["rig"]["verdict"] != "ok":
-        problems += [f"rig-bound: {reason}" for reason in report["rig"]["reasons"]]
+        problems.append(f"rig-bound: {'; '.join(report['rig']['reasons'])}")
     return problems
 
 
@@ -102,7 +105,7 @@ def _medians(rounds: Sequence[Figures]) -> Figures:
     for name, value in rounds[0].items():
         values = [one[name] for one in rounds]
         if name == "problems":
-            figures[name] = sorted({problem for problems in values for problem in problems})
+            figures[name] = [problem for problems in values for problem in problems]
         elif name == "same_bytes":
             figures[name] = all(values)
         elif name == "added_ci95_ms":

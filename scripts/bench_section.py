@@ -38,9 +38,7 @@ def comparison(
     features = [
         [name, *(side.switched_on[name] for side in sides)] for name in sides[0].switched_on
     ]
-    problems = [
-        f"- {name}: {problem}" for name, figure in figures.items() for problem in figure["problems"]
-    ]
+    problems = [line for name, figure in figures.items() for line in _problem_lines(name, figure)]
     return "\n\n".join(
         [
             _about(about),
@@ -58,6 +56,18 @@ def _about(about: Mapping[str, Any]) -> str:
         f"{about['system']}; {_rounds(about)}, {about['seconds']:g} s for each "
         "figure, every side forwarding to the same `llm-proxy mock`."
     )
+
+
+def _problem_lines(name: str, figures: Figures) -> list[str]:
+    """One for each kind of problem, with the first of its kind."""
+    kinds: dict[str, list[str]] = {}
+    for problem in figures["problems"]:
+        kind, _, detail = problem.partition(": ")
+        kinds.setdefault(kind, []).append(detail)
+    return [
+        f"- {name}: {kind} in {len(details)} run{'s' * (len(details) > 1)}, such as {details[0]}"
+        for kind, details in kinds.items()
+    ]
 
 
 def _rounds(about: Mapping[str, Any]) -> str:

@@ -73,7 +73,11 @@ def test_figures_have_three_digits(value: float, text: str) -> None:
 
 def test_comparison_shows_each_figure_at_its_side() -> None:
     direct = {"problems": [], "c10_rps": 20_000.0, "c10_p50_ms": 0.5}
-    proxied = {"problems": ["3 × 5xx"], "c10_rps": 9_000.0, "c10_cpu_us": 60.0}
+    proxied = {
+        "problems": ["errors: 3 5xx", "rig-bound: late", "errors: 2 cut"],
+        "c10_rps": 9_000.0,
+        "c10_cpu_us": 60.0,
+    }
     proxied |= {"added_ms": 0.0812, "added_ci95_ms": [0.08, 0.083], "same_bytes": True}
     sides = [Side("direct"), Side("llm-proxy")]
     text = section.comparison(sides, {"direct": direct, "llm-proxy": proxied}, ABOUT)
@@ -85,7 +89,8 @@ def test_comparison_shows_each_figure_at_its_side() -> None:
     assert "| CPU a request, µs, 10 | – | 60 |" in lines
     assert "| answers are the same bytes as direct | – | yes |" in lines
     assert "| limits | none | none |" in lines
-    assert "- llm-proxy: 3 × 5xx" in lines
+    assert "- llm-proxy: errors in 2 runs, such as 3 5xx" in lines
+    assert "- llm-proxy: rig-bound in 1 run, such as late" in lines
     assert "medians of 3 rounds, 5 s for each" in text
 
 

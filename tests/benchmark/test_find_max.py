@@ -88,13 +88,16 @@ async def test_rig_that_is_the_limit_ends_the_search() -> None:
 
 
 async def test_rig_that_stumbled_once_is_tried_again() -> None:
-    seen: list[float] = []
+    tried: list[float] = []
 
     def stumbles(rate: float) -> bool:
-        seen.append(rate)
-        return seen.count(200) == 1 and rate == 200
+        return rate == 200 and tried.count(200) == 1
 
-    found = await search(lambda rate: rate <= 300 and seen.count(200) != 1, is_rig_bound=stumbles)
+    def passes(rate: float) -> bool:
+        tried.append(rate)
+        return rate <= 300 and not stumbles(rate)
+
+    found = await search(passes, is_rig_bound=stumbles)
     assert found.confirmed
     assert [probe.rate for probe in found.probes[:3]] == [100, 200, 200]
 

@@ -66,5 +66,9 @@ def test_secret_is_masked_wherever_it_stands(shown: Shown) -> None:
     assert "s3cret" not in shown("--url", "http://h/sk-s3cret/x", secrets=("sk-s3cret",))
 
 
+def test_short_key_takes_no_words_apart(shown: Shown) -> None:
+    assert shown("--url", "http://h/x", secrets=("x",)).startswith("llm-proxy benchmark --url")
+
+
 def test_endless_command_is_cut(shown: Shown) -> None:
     assert len(shown("--url", "x" * 10_000).splitlines()[0]) == 2001

@@ -98,6 +98,7 @@ def test_streams_are_hung_up_on_at_a_rate() -> None:
         ({"cache_ttl": "soon"}, "--cache-ttl: 'soon' isn't a duration"),
         ({"cache_ttl": "1m", "header": ["cache-control: no-store"]}, "Cache-Control and --cache"),
         ({"header": ["Authorization: x"], "token": ["y"]}, "--header Authorization and --token"),
+        ({"header": ["X-API-Key: x"], "preset": "messages"}, "--header x-api-key and --token"),
     ],
 )
 def test_what_cannot_be_sent_is_refused(options: dict[str, Any], reason: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 import trustme
 
@@ -137,6 +138,17 @@ def test_own_certificate_is_trusted_whoever_issued_it(start: Start, tmp_path: Pa
     server = LocalServer(address=address, tls_cert=path)
     assert server.url == f"https://{address}"
     assert ask(server) == 200
+
+
+def test_other_clients_can_trust_it_too(start: Start, tmp_path: Path) -> None:
+    path, context = write_certificate(tmp_path, "llm.example.com")
+    sock, address = bind()
+    start(sock, context)
+    server = LocalServer(address=address, tls_cert=path)
+    trust = server.tls_context()
+    assert trust is not None
+    assert httpx.get(f"{server.url}/ready", verify=trust, trust_env=False).status_code == 200
+    assert LocalServer(address=address).tls_context() is None
 
 
 def test_another_certificate_is_not(start: Start, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
 from operator import add
@@ -87,30 +88,25 @@ class TimeSeries:
         first, last = max(min(ends), 0), max(max(ends), 0)
         self._slice(last)
         if first // self.length == last // self.length:
-            self._note(lane, last, rows.is_answered(), rows.is_error(), rows.answered_latency)
+            self._slice(last).lanes[lane].note(
+                requests=len(rows), errors=sum(rows.is_error()), latency=rows.answered_latency
+            )
         else:
             self._add_split(lane, rows, ends)
         return last
 
     def _add_split(self, lane: int, rows: LaneRows, ends: Sequence[int]) -> None:
         numbers = [max(end, 0) // self.length for end in ends]
+        requests = Counter(numbers)
+        errors = Counter(compress(numbers, rows.is_error()))
         answered = list(compress(numbers, rows.is_answered()))
-        for number in set(numbers):
-            mask = [one == number for one in numbers]
-            self._note(
-                lane,
-                number * self.length,
-                bytes(compress(rows.is_answered(), mask)),
-                bytes(compress(rows.is_error(), mask)),
-                list(compress(rows.answered_latency, [one == number for one in answered])),
+        for number, count in requests.items():
+            latency = rows.answered_latency
+            self._slice(number * self.length).lanes[lane].note(
+                requests=count,
+                errors=errors[number],
+                latency=list(compress(latency, [one == number for one in answered])),
             )
-
-    def _note(
-        self, lane: int, at: int, is_answered: bytes, is_error: bytes, latency: Sequence[int]
-    ) -> None:
-        self._slice(at).lanes[lane].note(
-            requests=len(is_answered), errors=sum(is_error), latency=latency
-        )
 
     def _slice(self, at: int) -> Slice:
         """That of this time, which may make others longer."""
@@ -125,9 +121,11 @@ class TimeSeries:
 
     def _merge_neighbours(self) -> None:
         self.length *= 2
-        self._slices = merged(self._slices, 2)
-        for one in self._slices[:-_OPEN_SLICES]:
-            one.pack()
+        slices, self._slices = self._slices, []
+        for start in range(0, len(slices), 2):
+            one = _merge(slices[start : start + 2])
+            one.pack()  # at once: all of them open would be a hundred MiB
+            self._slices.append(one)
 
     def whole_slices(self, *, until: int) -> Sequence[Slice]:
         return self._slices[: until // self.length]
@@ -155,12 +153,12 @@ class TimeSeries:
         while len(begun) / step > _FINE_POINTS and self.length * step < TICKS_PER_S:
             step *= 2
         length = self.length * step
-        slices = merged(begun, step)
+        groups = [begun[start : start + step] for start in range(0, len(begun), step)]
         # A last one that was hardly begun has no rate of its own.
-        if len(slices) > 1 and until - (len(slices) - 1) * length < length / 2:
-            last = slices.pop()
-            slices[-1].add(last)
-        return tuple(_seconds(slices, length, until))
+        if len(groups) > 1 and until - (len(groups) - 1) * length < length / 2:
+            last = groups.pop()
+            groups[-1] += last
+        return tuple(_seconds(groups, length, until))
 
 
 def latency_of(slices: Iterable[Slice], lane: int) -> HdrHistogram:
@@ -175,20 +173,18 @@ def merged(slices: Sequence[Slice], step: int) -> list[Slice]:
     return [_merge(slices[start : start + step]) for start in range(0, len(slices), step)]
 
 
-def _merge(slices: Iterable[Slice]) -> Slice:
-    whole: Slice | None = None
+def _merge(slices: Sequence[Slice]) -> Slice:
+    whole = Slice(len(slices[0].lanes))
     for one in slices:
-        if whole is None:
-            whole = Slice(len(one.lanes))
         whole.add(one)
-    assert whole is not None
     return whole
 
 
-def _seconds(slices: Sequence[Slice], length: int, until: int) -> Iterator[Second]:
+def _seconds(groups: Sequence[Sequence[Slice]], length: int, until: int) -> Iterator[Second]:
     in_flight: dict[int, int] = {}
-    for number, one in enumerate(slices):
-        is_last = number == len(slices) - 1
+    for number, group in enumerate(groups):
+        is_last = number == len(groups) - 1
+        one = _merge(group) if len(group) > 1 else group[0]
         ticks = max(until - number * length, 1) if is_last else length
         lane = one.lanes[0]
         in_flight |= one.in_flight

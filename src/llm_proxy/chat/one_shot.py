@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from llm_proxy.chat.conversation import Conversation
-from llm_proxy.chat.question import Question
 from llm_proxy.chat.screen import Screen
 from llm_proxy.chat.session import Asks, Manner
 from llm_proxy.errors import LLMProxyError
@@ -27,13 +26,5 @@ async def ask_once(
     client: Asks, text: str, conversation: Conversation, manner: Manner, screen: Screen
 ) -> None:
     """Raises LLMProxyError, also after a part of the answer was shown."""
-    question = Question(
-        model=conversation.model,
-        messages=conversation.messages(text),
-        system=conversation.system,
-        temperature=manner.temperature,
-        max_tokens=manner.max_tokens,
-        streams=manner.streams,
-    )
     with screen.answer() as view:
-        await client.ask(question, view.add)
+        await client.ask(manner.question(conversation, text), view.add)

@@ -30,6 +30,16 @@ class Manner:
     max_tokens: int | None = None
     streams: bool = True
 
+    def question(self, conversation: Conversation, text: str) -> Question:
+        return Question(
+            model=conversation.model,
+            messages=conversation.messages(text),
+            system=conversation.system,
+            temperature=self.temperature,
+            max_tokens=self.max_tokens,
+            streams=self.streams,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
@@ -93,15 +103,7 @@ class Session:
         self._unanswered = None
 
     async def _outcome(self, text: str) -> _Outcome:
-        conversation = self.conversation
-        question = Question(
-            model=conversation.model,
-            messages=conversation.messages(text),
-            system=conversation.system,
-            temperature=self.manner.temperature,
-            max_tokens=self.manner.max_tokens,
-            streams=self.manner.streams,
-        )
+        question = self.manner.question(self.conversation, text)
         with self._screen.answer() as view:
             return await self._follow(question, view)
 

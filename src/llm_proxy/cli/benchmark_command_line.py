@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _OF_THE_MOCK: Final = "x-mock-"
 MASK: Final = "***"
+_SHORTEST: Final = 8
 _LONGEST: Final = 2000  # bodies may be long
 _HARMLESS_HEADERS: Final = frozenset(
     ("accept", "accept-encoding", "cache-control", "content-type", "user-agent")
@@ -23,9 +24,16 @@ def command_line(context: typer.Context, secrets: Iterable[Secret]) -> str:
     """Masked by name and by value: a token may stand in a URL or a body, too."""
     words = ["llm-proxy", "benchmark", *_words(context)]
     text = " ".join(shlex.quote(word) if word != MASK else word for word in words)
-    for secret in secrets:
-        text = text.replace(secret.reveal(), MASK)
+    text = without_secrets(text, secrets)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def without_secrets(text: str, secrets: Iterable[Secret]) -> str:
+    """Where one stands by its value. What is shorter than any key is part of other words."""
+    for secret in secrets:
+        if len(secret.reveal()) >= _SHORTEST:
+            text = text.replace(secret.reveal(), MASK)
+    return text
 
 
 def is_from_environment(context: typer.Context, name: str) -> bool:

@@ -82,9 +82,10 @@ def _message(answer: httpx.Response, target: Target) -> str:
         data += piece
         if len(data) > _LARGEST_ANSWER or time.monotonic() > deadline:
             break
+    from llm_proxy.cli.benchmark_command_line import without_secrets
+
     text = _error_message(data) or data.decode(errors="replace")
-    for key in target.keys:
-        text = text.replace(key.reveal(), "***")
+    text = without_secrets(text, target.keys)
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line[:_LONGEST_MESSAGE] or answer.reason_phrase
 

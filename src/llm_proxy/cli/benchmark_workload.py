@@ -134,9 +134,11 @@ def _headers(given: Given, preset: Preset, *, has_body: bool) -> tuple[tuple[str
     """Those that are given replace those of the preset."""
     own = [parse_header(text) for text in given.header or []]
     names = {name.lower() for name, _ in own}
-    if given.token and preset.key_header.lower() in names:
+    has_token = given.token or given.token_env or not given.base_url
+    if has_token and preset.key_header.lower() in names:
         raise WrongUsage(
-            f"--header {preset.key_header} and --token contradict each other: give the key once"
+            f"--header {preset.key_header} and --token contradict each other: give the key once "
+            "(a throw-away server makes its own)"
         )
     defaults = list(preset.headers)
     if has_body:

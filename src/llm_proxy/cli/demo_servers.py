@@ -80,6 +80,7 @@ def _start(
     arguments: list[str], log: Path, tokens_per_second: float = 0
 ) -> subprocess.Popen[bytes]:
     """With an environment that holds no setting of whoever shows the demo."""
+    from llm_proxy.cli.parent_death import ending_with_parent
     from llm_proxy.settings import SETTINGS
 
     settings = {setting.env for setting in SETTINGS}
@@ -95,6 +96,7 @@ def _start(
             stderr=output,
             env=environ,
             start_new_session=True,  # Ctrl-C is for us, who then end them in order
+            preexec_fn=ending_with_parent(),
         )
 
 
