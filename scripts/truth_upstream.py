@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
         if self.url == b"/truth":
             self.send_plain(json.dumps(self.upstream.log).encode())
             return
-        entry: Entry = {"port": self.port}
+        entry: Entry = {"number": len(self.upstream.log) + 1, "port": self.port}
         self.upstream.log.append(entry)
         self.answering = asyncio.ensure_future(self.upstream.behave(self, entry, received))
 
@@ -131,7 +131,7 @@ class Upstream:
         connection.send_plain(ANSWER)
 
     async def freeze(self, connection: Connection, entry: Entry, received: float) -> None:
-        if len(self.log) == self.options.after:
+        if entry["number"] == self.options.after:
             time.sleep(self.options.freeze_ms / 1000)  # the whole process, as a frozen one does
             entry["frozen_ms"] = (time.perf_counter() - received) * 1000
         elif self.options.wait_ms:
@@ -146,7 +146,7 @@ class Upstream:
         connection.send_plain(ANSWER)
 
     async def faults(self, connection: Connection, entry: Entry, received: float) -> None:
-        number = len(self.log)
+        number = entry["number"]
         fault = next((name for every, name in FAULTS if number % every == 0), "ok")
         entry["outcome"] = "cut" if fault == "reset" else fault
         if fault in ("4xx", "5xx"):
@@ -164,7 +164,7 @@ class Upstream:
         connection.end_stream(is_complete=fault == "ok")
 
     async def paced(self, connection: Connection, entry: Entry, received: float) -> None:
-        number = len(self.log)
+        number = entry["number"]
         entry["stalls"] = int(number % STALL_EVERY == 0)
         connection.start_stream()
         times = []
