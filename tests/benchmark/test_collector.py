@@ -140,7 +140,7 @@ def test_arrivals_never_sent_are_errors_of_both_sides() -> None:
     found = collector.results([figures_of(unsent=2), figures_of(process=1, unsent=1)])
     assert found.direct is not None
     assert (found.side.error_kinds, found.direct.error_kinds) == ({"unsent": 2}, {"unsent": 1})
-    assert found.rig.verdict == "rig-bound"
+    assert (found.rig.verdict, found.rig.unsent) == ("ok", 3)  # the target was too slow
 
 
 def test_a_drifting_baseline_is_no_baseline() -> None:

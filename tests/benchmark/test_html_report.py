@@ -139,7 +139,7 @@ def test_every_text_is_escaped() -> None:
 def test_a_rig_bound_run_says_so_before_its_figures() -> None:
     rig = make_rig(verdict="rig-bound", reasons=("A generator process used 93 % of a core.",))
     text = _Page(html(make_report(rig=rig))).text
-    assert "not the target's: A generator process used 93 % of a core." in text
+    assert "limited these figures: A generator process used 93 % of a core." in text
     assert text.index("Rig-bound: ") < text.index("latency p50")
     assert "Rig-bound" not in _Page(html(make_report())).text
 

@@ -57,7 +57,7 @@ def test_each_added_figure_has_its_sentence_and_interval() -> None:
     ]
     assert len(find(element, "interval")) == 3
     text = _text(element)
-    assert "llm-proxy adds 9.80 ms to the latency" in text
+    assert "The proxy adds 9.80 ms to the latency" in text
     assert "No difference was found between two tokens" in text
 
 
@@ -112,7 +112,7 @@ def test_the_shares_of_the_time_fill_their_bar() -> None:
 def test_answers_are_counted_by_status_and_kind() -> None:
     report = make_report(error_kinds={"5xx": 2, "timeout": 3}, cancelled=4)
     assert _rows(sections.answers_section(report)) == [
-        ["", "llm-proxy", "direct"],
+        ["", "proxied", "direct"],
         ["200", "1,998", "1,998"],
         ["502", "2", "2"],
         ["error: 5xx", "2", "2"],

@@ -35,8 +35,8 @@ def test_facts_that_are_none_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("added", "words"),
     [
-        (make_added(0.11), "llm-proxy adds 110 µs to it (95 %: 101 µs to 119 µs, p < 0.001)."),
-        (make_added(-2.0), "llm-proxy takes away 2.00 ms to it"),
+        (make_added(0.11), "The proxy adds 110 µs to it (95 %: 101 µs to 119 µs, p < 0.001)."),
+        (make_added(-2.0), "The proxy takes away 2.00 ms to it"),
         (make_added(0.11, found=False), "No difference was found to it (95 %: -220 µs to 440 µs, "),
     ],
 )

@@ -1,21 +1,27 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from llm_proxy.benchmark.report import RigVerdict
+from llm_proxy.benchmark.report import Distribution, RigVerdict
 from llm_proxy.benchmark.rig_verdict import rig_verdict
 from tests.benchmark.framing import figures_of
+from tests.benchmark.reports import make_distribution
+
+
+def latencies(median_ms: float, p99_ms: float) -> Distribution:
+    return msgspec.structs.replace(make_distribution(median_ms), p50=median_ms, p99=p99_ms)
 
 
 def verdict_of(
     *,
-    median_ms: float | None = 10.0,
+    latency_ms: tuple[float, float] | None = (10.0, 20.0),
     baseline_p99_ms: tuple[float, float] | None = None,
     **changes: float,
 ) -> RigVerdict:
     return rig_verdict(
         [figures_of(), figures_of(process=1, **changes)],
-        median_ms=median_ms,
+        latency_ms=None if latency_ms is None else latencies(*latency_ms),
         late_ms=None,
         baseline_p99_ms=baseline_p99_ms,
     )
@@ -32,10 +38,9 @@ def test_an_idle_rig_is_ok() -> None:
     ("changes", "words"),
     [
         ({"cpu_s": 8.6}, ("1 of 2", "86.0 %", "--processes")),
-        ({"lag_p99_ms": 1.5}, ("event loop", "1.50 ms", "15.0 % of the median")),
-        ({"lag_p99_ms": 40.0}, ("event loop", "4.00 times the median")),
-        ({"late_p99_ms": 2.5}, ("after they were due", "2.50 ms", "25.0 %")),
-        ({"unsent": 1200}, ("1,200 arrivals", "never sent")),
+        ({"lag_p50_ms": 1.5}, ("event loop", "1.50 ms late (p50)", "median latency of 10.0 ms")),
+        ({"lag_p99_ms": 11.0}, ("the tail", "11.0 ms late (p99)", "p99 latency of 20.0 ms")),
+        ({"late_p99_ms": 12.5}, ("after they were due", "12.5 ms", "p99 latency of 20.0 ms")),
         ({"baseline_p99_ms": (2.0, 5.0)}, ("baseline itself drifted", "2.00 ms", "5.00 ms")),
         ({"baseline_p99_ms": (5.0, 2.0)}, ("baseline itself drifted",)),
     ],
@@ -51,11 +56,13 @@ def test_a_bound_rig_says_why(changes: dict[str, float], words: tuple[str, ...])
     "changes",
     [
         {"cpu_s": 8.4},
-        {"lag_p99_ms": 0.9, "median_ms": 0.1},
-        {"lag_p99_ms": 9.0, "median_ms": 100.0},
-        {"late_p99_ms": 0.9, "median_ms": 0.5},
+        {"lag_p50_ms": 0.2, "lag_p99_ms": 0.9, "latency_ms": (0.1, 0.2)},
+        {"lag_p50_ms": 9.0, "lag_p99_ms": 90.0, "latency_ms": (100.0, 200.0)},
+        {"lag_p50_ms": 9.0, "lag_p99_ms": 90.0, "lag_ticks": 49},
+        {"late_p99_ms": 0.9, "latency_ms": (0.1, 0.5)},
         {"blocked": 500, "late_p99_ms": 0.2},
-        {"lag_p99_ms": 50.0, "median_ms": None},
+        {"unsent": 1200},
+        {"lag_p50_ms": 50.0, "lag_p99_ms": 50.0, "late_p99_ms": 50.0, "latency_ms": None},
         {"baseline_p99_ms": (2.0, 3.9)},
         {"baseline_p99_ms": (0.0, 3.9)},
         {"wall_s": 0.0},
@@ -66,7 +73,7 @@ def test_what_does_not_matter_is_no_reason(changes: dict[str, float]) -> None:
 
 
 def test_without_figures_there_is_nothing_to_say() -> None:
-    found = rig_verdict([], median_ms=None, late_ms=None)
+    found = rig_verdict([], latency_ms=None, late_ms=None)
     assert (found.verdict, found.processes, found.cpu_share) == ("ok", 0, 0.0)
 
 

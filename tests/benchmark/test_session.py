@@ -76,7 +76,9 @@ class ScriptedRig:
 
 def figures(lag_ms: float) -> RigFigures:
     fields: dict[str, Any] = dict.fromkeys(RigFigures.__struct_fields__, 0)
-    return RigFigures(**fields | {"cpu_s": 0.1, "wall_s": 1.0, "lag_p99_ms": lag_ms})
+    return RigFigures(
+        **fields | {"cpu_s": 0.1, "wall_s": 1.0, "lag_p99_ms": lag_ms, "lag_ticks": 100}
+    )
 
 
 def frame_of(latency_ms: float, outcome: int) -> Frame:

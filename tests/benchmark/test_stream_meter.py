@@ -221,9 +221,9 @@ def test_stalls_are_gaps_over_ten_times_the_median_of_the_others() -> None:
     assert meter.stalls() == 2
 
 
-def test_gaps_below_a_millisecond_are_no_stalls_however_fast_the_stream() -> None:
+def test_gaps_below_ten_milliseconds_are_no_stalls_however_fast_the_stream() -> None:
     meter = StreamMeter()
-    for now in (0, 10, 20, 30, 40, 40 + TICKS_PER_MS, 40 + 2 * TICKS_PER_MS + 1):
+    for now in (0, 10, 20, 30, 40, 40 + 10 * TICKS_PER_MS, 40 + 20 * TICKS_PER_MS + 1):
         meter.feed(_chat({"content": "a"}), now)
     assert meter.stalls() == 1
 

@@ -134,7 +134,7 @@ class Collector:
     def _rig(self, figures: Sequence[RigFigures], side: Side) -> RigVerdict:
         return rig_verdict(
             figures,
-            median_ms=None if side.latency_ms is None else side.latency_ms.p50,
+            latency_ms=side.latency_ms,
             late_ms=distribution(self._late),
             baseline_p99_ms=self._baseline_p99_ms(),
         )

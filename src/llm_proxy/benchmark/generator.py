@@ -91,6 +91,7 @@ class Generator:
             process=self._process,
             cpu_s=process_time() - cpu_s,
             wall_s=(monotonic_ns() - at_ns) / 1e9,
+            lag_ticks=lag.count,
             lag_p50_ms=lag.percentile_ms(0.5),
             lag_p99_ms=lag.percentile_ms(0.99),
             lag_max_ms=lag.percentile_ms(1.0),

@@ -68,7 +68,7 @@ def _warnings(report: Report) -> Iterable[Element]:
     if report.rig.verdict == "rig-bound":
         title = node("strong", "Rig-bound: ")
         reasons = "; ".join(reason.rstrip(".") for reason in report.rig.reasons)
-        text = f"these figures are the load generator's own limits, not the target's: {reasons}."
+        text = f"the load generator itself limited these figures: {reasons}."
         yield node("p", "⚠ ", title, text, class_="warning")
     if report.interrupted:
         text = "The run was ended early: this is what was measured until then."

@@ -101,7 +101,7 @@ def answers_section(report: Report) -> Element:
         if direct is not None:
             cells.append(f"{_count(direct.status_codes, direct.error_kinds, name):,}")
         rows.append([name if name.isdigit() else f"error: {name}", *cells])
-    head = ["", "llm-proxy", "direct"] if direct else ["", "requests"]
+    head = ["", "proxied", "direct"] if direct else ["", "requests"]
     traffic = facts(
         {
             "requests": f"{report.requests:,}",

@@ -76,7 +76,7 @@ def difference(what: str, added: Added) -> Element:
     if added.is_found:
         word = "adds" if added.typical >= 0 else "takes away"
         amount = node("strong", format_ms(abs(added.typical)))
-        return node("p", f"llm-proxy {word} ", amount, f" {what} ({interval}).")
+        return node("p", f"The proxy {word} ", amount, f" {what} ({interval}).")
     return node("p", node("strong", "No difference was found"), f" {what} ({interval}).")
 
 

@@ -28,6 +28,10 @@ class LoopLag:
         self._due = now + _EVERY_NS
         self._alarm.set(self._due)
 
+    @property
+    def count(self) -> int:
+        return len(self._lags)
+
     def close(self) -> None:
         self._alarm.close()
 

@@ -63,7 +63,7 @@ class Streams(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     tokens_per_second: float  # over the run
     tokens_per_second_per_stream: Distribution | None  # (tokens - 1) / time after the first
-    stalls: int  # gaps over ten times the median of their stream
+    stalls: int  # gaps over ten times the median of their stream, and over 10 ms
     stalled_streams: int
     cut: int  # streams that broke off
     broken: int  # … that ended without their last event, or with an error event

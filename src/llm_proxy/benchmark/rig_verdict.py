@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from llm_proxy.benchmark.precision import format_ms, format_number, format_share, rounded
+from llm_proxy.benchmark.precision import format_ms, format_share, rounded
 from llm_proxy.benchmark.report import Distribution, RigVerdict
 from llm_proxy.benchmark.samples import RigFigures
 
 _MOST_CPU: Final = 0.85
-_MOST_SHARE: Final = 0.1  # of the median latency, that the rig may add to it
-_NEVER_MIND_MS: Final = 1.0  # … and that is no matter, however short the latency
+_MOST_OF_MEDIAN: Final = 0.1  # that the rig may add to it
+_MOST_OF_TAIL: Final = 0.5  # … of the p99 latency
+_NO_MATTER_MS: Final = 0.25  # as a median, however short the latency is
+_NO_MATTER_TAIL_MS: Final = 1.0
+_FEWEST_TICKS: Final = 50  # half a second: percentiles of fewer say nothing
 _MOST_DRIFT: Final = 2.0
 
 
 def rig_verdict(
     figures: Sequence[RigFigures],
     *,
-    median_ms: float | None,
+    latency_ms: Distribution | None,
     late_ms: Distribution | None,
     baseline_p99_ms: tuple[float, float] | None = None,
 ) -> RigVerdict:
@@ -26,9 +29,8 @@ def rig_verdict(
     shares = {one.process: one.cpu_s / one.wall_s if one.wall_s > 0 else 0.0 for one in figures}
     reasons = [
         *_busy(shares),
-        *_lag(figures, median_ms),
-        *_late(figures, median_ms),
-        *_unsent(figures),
+        *_lag(figures, latency_ms),
+        *_late(figures, latency_ms),
         *_drift(baseline_p99_ms),
     ]
     return RigVerdict(
@@ -54,32 +56,37 @@ def _busy(shares: dict[int, float]) -> Iterator[str]:
         )
 
 
-def _lag(figures: Sequence[RigFigures], median_ms: float | None) -> Iterator[str]:
-    lag_ms = max((one.lag_p99_ms for one in figures), default=0.0)
-    if _matters(lag_ms, median_ms):
+def _lag(figures: Sequence[RigFigures], latency_ms: Distribution | None) -> Iterator[str]:
+    counted = [one for one in figures if one.lag_ticks >= _FEWEST_TICKS]
+    if latency_ms is None or not counted:
+        return
+    median_ms = max(one.lag_p50_ms for one in counted)
+    tail_ms = max(one.lag_p99_ms for one in counted)
+    if median_ms > max(_NO_MATTER_MS, _MOST_OF_MEDIAN * latency_ms.p50):
         yield (
-            f"the generator's event loop ran {format_ms(lag_ms)} late (p99), "
-            f"which is {_share_of_median(lag_ms, median_ms)}"
+            f"the generator's event loop ran {format_ms(median_ms)} late (p50), beside a median "
+            f"latency of {format_ms(latency_ms.p50)}: leave it a core of its own, or use another "
+            "machine"
+        )
+    elif _is_tail(tail_ms, latency_ms):
+        yield (
+            f"the tail is the generator's: its event loop ran {format_ms(tail_ms)} late (p99), "
+            f"beside a p99 latency of {format_ms(latency_ms.p99)}; leave it a core of its own"
         )
 
 
-def _late(figures: Sequence[RigFigures], median_ms: float | None) -> Iterator[str]:
+def _late(figures: Sequence[RigFigures], latency_ms: Distribution | None) -> Iterator[str]:
     """Only of arrivals that had a free slot: for the others the target is to blame."""
     late_ms = max((one.late_p99_ms for one in figures), default=0.0)
-    if _matters(late_ms, median_ms):
+    if latency_ms is not None and _is_tail(late_ms, latency_ms):
         yield (
             f"requests were sent {format_ms(late_ms)} after they were due (p99), "
-            f"which is {_share_of_median(late_ms, median_ms)}"
+            f"beside a p99 latency of {format_ms(latency_ms.p99)}"
         )
 
 
-def _unsent(figures: Sequence[RigFigures]) -> Iterator[str]:
-    unsent = sum(one.unsent for one in figures)
-    if unsent:
-        yield (
-            f"{unsent:,} arrivals were never sent, since as many requests were under way as the "
-            "generator may have: the offered rate was not reached"
-        )
+def _is_tail(ms: float, latency_ms: Distribution) -> bool:
+    return ms > max(_NO_MATTER_TAIL_MS, _MOST_OF_TAIL * latency_ms.p99)
 
 
 def _drift(baseline_p99_ms: tuple[float, float] | None) -> Iterator[str]:
@@ -91,15 +98,3 @@ def _drift(baseline_p99_ms: tuple[float, float] | None) -> Iterator[str]:
             f"the baseline itself drifted: direct p99 was {format_ms(first)} in the first third "
             f"of the run and {format_ms(last)} in the last"
         )
-
-
-def _matters(ms: float, median_ms: float | None) -> bool:
-    return median_ms is not None and ms > max(_NEVER_MIND_MS, _MOST_SHARE * median_ms)
-
-
-def _share_of_median(ms: float, median_ms: float | None) -> str:
-    if not median_ms:
-        return "more than any latency"
-    times = ms / median_ms
-    text = format_share(times) if times < 1 else f"{format_number(times)} times"
-    return f"{text} {'of ' if times < 1 else ''}the median latency"

@@ -81,6 +81,7 @@ class RigFigures(msgspec.Struct, kw_only=True):
     process: int
     cpu_s: float
     wall_s: float
+    lag_ticks: int
     lag_p50_ms: float  # how late its loop's ticks came
     lag_p99_ms: float
     lag_max_ms: float

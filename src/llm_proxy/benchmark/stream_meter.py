@@ -14,7 +14,7 @@ from llm_proxy.benchmark.samples import NONE, TICKS_PER_MS
 LONGEST_LINE: Final = 64 * 1024
 MOST_GAPS: Final = 100_000
 _STALL_FACTOR: Final = 10
-_SHORTEST_STALL: Final = TICKS_PER_MS
+_SHORTEST_STALL: Final = 10 * TICKS_PER_MS  # shorter ones nobody sees, however fast the stream
 
 _QUOTE: Final = ord('"')
 _SHORTEST_LINE: Final = 5

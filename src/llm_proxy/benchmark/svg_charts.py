@@ -23,7 +23,7 @@ from llm_proxy.benchmark.svg_axes import (
 )
 
 Point = tuple[float, float]
-NAMES: Final = {"proxied": "llm-proxy", "direct": "direct"}
+NAMES: Final = {"proxied": "proxied", "direct": "direct"}
 _ROOM_FOR_NAMES: Final = 96.0  # right of the lines
 _LINE_HEIGHT: Final = 14.0
 _MANY: Final = 150  # points: closer than two pixels

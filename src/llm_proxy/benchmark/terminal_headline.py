@@ -52,7 +52,7 @@ def _show_warnings(page: Page, report: Report) -> None:
         page.line(Text("Interrupted: these are the figures until then.", style="bold magenta"))
     if report.rig.verdict == "rig-bound":
         page.blank()
-        warning = "RIG-BOUND: these figures are the load generator's, not the target's."
+        warning = "RIG-BOUND: the load generator itself limited these figures."
         page.line(Text(warning, style="bold red"))
         for reason in report.rig.reasons:
             page.line(f"- {reason}", hanging=2)
