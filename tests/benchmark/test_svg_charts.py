@@ -39,7 +39,7 @@ def test_the_cdf_stands_still_between_its_points() -> None:
 def test_each_curve_carries_its_name() -> None:
     assert texts(_drawn(charts.cdf_chart(make_report())), "name") == ["direct", "proxied"]
     alone = _drawn(charts.cdf_chart(make_report(direct=None)))
-    assert texts(alone, "name") == ["llm-proxy"]
+    assert texts(alone, "name") == ["proxied"]
     assert find(alone, "line direct") == []
 
 
