@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from llm_proxy.benchmark.call import CallBook, Lane
-from llm_proxy.benchmark.loads import ClosedLoad, OpenLoad, Running
+from llm_proxy.benchmark.loads import ClosedLoad, OpenLoad, Running, Task
 from llm_proxy.benchmark.loop_lag import LoopLag, percentile
 from llm_proxy.benchmark.notebook import Notebook
 from llm_proxy.benchmark.plan import Closed, Plan, Target
@@ -105,25 +105,17 @@ class Generator:
         )
 
     def _load(self, plan: Plan, book: CallBook, ended: Callable[[], None]) -> Running:
-        if isinstance(plan.load, Closed):
-            return ClosedLoad(
-                plan,
-                plan.load,
-                lanes=self._lanes,
-                book=book,
-                ended=ended,
-                process=self._process,
-                processes=self._processes,
-            )
-        return OpenLoad(
-            plan,
-            plan.load,
+        task = Task(
+            plan=plan,
             lanes=self._lanes,
             book=book,
             ended=ended,
             process=self._process,
             processes=self._processes,
         )
+        if isinstance(plan.load, Closed):
+            return ClosedLoad(plan.load, task)
+        return OpenLoad(plan.load, task)
 
     async def _until_over(self, plan: Plan, load: Running, over: asyncio.Event) -> None:
         """Until the last answer; what isn't there a while after the end is given up."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Final, Protocol
 
@@ -32,28 +33,36 @@ class Running(Protocol):
         """Sends nothing new."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What one process has to do of a plan."""
+
+    plan: Plan
+    lanes: Sequence[Lane]
+    book: CallBook
+    ended: Callable[[], None]
+    process: int
+    processes: int
+
+    def numbers(self) -> Numbers:
+        return Numbers(self.plan, process=self.process, processes=self.processes)
+
+    def share(self, total: int) -> int:
+        return share(total, self.process, self.processes)
+
+
 class ClosedLoad:
     """Every connection sends its next request when it has the answer to the last one."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        load: Closed,
-        *,
-        lanes: Sequence[Lane],
-        book: CallBook,
-        ended: Callable[[], None],
-        process: int,
-        processes: int,
-    ) -> None:
-        self._lanes = lanes
-        self._is_paired = plan.is_paired
-        self._numbers = Numbers(plan, process=process, processes=processes)
-        self._concurrency = share(load.concurrency, process, processes)
-        self._left = None if load.requests is None else share(load.requests, process, processes)
+    def __init__(self, load: Closed, task: Task) -> None:
+        self._lanes = task.lanes
+        self._is_paired = task.plan.is_paired
+        self._numbers = task.numbers()
+        self._concurrency = task.share(load.concurrency)
+        self._left = None if load.requests is None else task.share(load.requests)
         self._duration_s = load.duration_s
-        self._book = book
-        self._ended = ended
+        self._book = task.book
+        self._ended = task.ended
         self._ends_ns = 0
         self._is_stopped = False
         self.active: set[Call] = set()
@@ -140,26 +149,18 @@ class Seat:
 class OpenLoad:
     """Requests are sent when they are due, whatever became of those before."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        load: Open,
-        *,
-        lanes: Sequence[Lane],
-        book: CallBook,
-        ended: Callable[[], None],
-        process: int,
-        processes: int,
-    ) -> None:
-        self._lanes = lanes
-        self._book = book
-        self._ended = ended
-        self._turns = Turns(
-            Numbers(plan, process=process, processes=processes), is_paired=plan.is_paired
-        )
-        self._most = max(1, share(load.max_in_flight, process, processes))
+    def __init__(self, load: Open, task: Task) -> None:
+        self._lanes = task.lanes
+        self._book = task.book
+        self._ended = task.ended
+        self._turns = Turns(task.numbers(), is_paired=task.plan.is_paired)
+        self._most = max(1, task.share(load.max_in_flight))
         self._due_times: Iterator[float] = due_times(
-            load, seed=plan.seed, process=process, processes=processes, lanes=len(lanes)
+            load,
+            seed=task.plan.seed,
+            process=task.process,
+            processes=task.processes,
+            lanes=len(task.lanes),
         )
         self._idle: list[Call] = []
         self._alarm: Alarm = new_alarm(self._send_due)
