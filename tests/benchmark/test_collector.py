@@ -47,6 +47,22 @@ def test_a_plain_run_has_only_its_own_side() -> None:
     assert found.rig.late_ms is None
 
 
+def test_an_answer_that_is_waited_for_does_not_dilute_the_rate() -> None:
+    rows = [ended((number + 1) * 10 * MS) for number in range(1000)]
+    straggler = frame_of([ended(40 * SECOND, service=31 * SECOND)], at=40 * SECOND)
+    found = results_of(plan_of(TEN_SECONDS), frame_of(rows, at=10 * SECOND), straggler)
+    assert (found.side.duration_s, found.side.requests_per_second) == (40.0, 100.0)
+    spread = found.spread["requests_per_second"]
+    assert spread.low > 99 and spread.high < 101
+
+
+def test_the_last_round_of_slow_answers_counts_with_the_time_it_took() -> None:
+    # Ten connections, 6 s an answer: 20 answers in 12 s, of which 10 ended in the planned 10 s.
+    rounds = [frame_of([ended(at * SECOND, service=6 * SECOND)] * 10) for at in (6, 12)]
+    side = results_of(plan_of(TEN_SECONDS), *rounds).side
+    assert side.requests_per_second == pytest.approx(20 / 12, rel=1e-3)
+
+
 def test_a_run_without_answers_has_results_all_the_same() -> None:
     found = results_of(plan_of(is_paired=True), frame_of([]))
     assert found.side.requests == 0

@@ -20,6 +20,7 @@ _ROW: dict[str, int] = {
     "first_byte": 40_000,
     "first_token": -1,
     "second_token": -1,
+    "last_token": -1,
     "tokens": -1,
     "stalls": -1,
     "gap": -1,

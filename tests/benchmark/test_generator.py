@@ -104,3 +104,12 @@ async def test_a_missing_ca_file_is_told_before_the_run() -> None:
     with pytest.raises(ConfigError, match="ca_file"):
         generator.prepare(plan(Closed(concurrency=1, requests=1), tls))
     await generator.close()
+
+
+async def test_waiting_for_the_last_answer_is_no_work_of_the_rig(mock: MockServer) -> None:
+    load = Closed(concurrency=1, duration_s=0.05)
+    slow = (("X-Mock-Latency", "600ms"),)
+    run = await generate(plan(load, target(mock.address), headers=slow))
+    assert run.column("outcome") == [OK]
+    assert run.column("service")[0] >= 6_000_000
+    assert 0 < run.figures.wall_s < 0.6

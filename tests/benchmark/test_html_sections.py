@@ -57,7 +57,7 @@ def test_each_added_figure_has_its_sentence_and_interval() -> None:
     ]
     assert len(find(element, "interval")) == 3
     text = _text(element)
-    assert "The proxy adds 9.80 ms to the latency" in text
+    assert "The proxy adds 9.8 ms to the latency" in text
     assert "No difference was found between two tokens" in text
 
 

@@ -24,7 +24,7 @@ def test_only_what_was_measured_has_a_row() -> None:
         *("mean", "p50", "p75", "p90", "p95", "p99", "p99.9", "max")
     ]
     assert [row[0].text for row in rows[1:]] == ["latency"]
-    assert rows[1][2].text == "502 µs"
+    assert rows[1][2].text == "500 µs"
 
 
 def test_facts_that_are_none_are_left_out() -> None:
@@ -36,8 +36,8 @@ def test_facts_that_are_none_are_left_out() -> None:
     ("added", "words"),
     [
         (make_added(0.11), "The proxy adds 110 µs to it (95 %: 101 µs to 119 µs, p < 0.001)."),
-        (make_added(-2.0), "The proxy takes away 2.00 ms to it"),
-        (make_added(0.11, found=False), "No difference was found to it (95 %: -220 µs to 440 µs, "),
+        (make_added(-2.0), "The proxy takes away 2.0 ms to it"),
+        (make_added(0.11, found=False), "No difference was found to it (95 %: -200 µs to 400 µs, "),
     ],
 )
 def test_a_difference_is_claimed_only_when_it_was_found(added: Added, words: str) -> None:

@@ -57,3 +57,12 @@ def test_no_rows_are_no_rows() -> None:
 def test_a_lane_without_rows_is_empty() -> None:
     rows = LaneRows(samples_of([row(PROXIED, first_token=NONE)]), DIRECT)
     assert (len(rows), list(rows.measured("service"))) == (0, [])
+
+
+def test_rows_that_ended_well_are_counted_until_a_time() -> None:
+    rows = LaneRows(
+        samples_of([row(due=10, late=5, service=5), row(due=10, service=11), row(outcome=CUT)]),
+        PROXIED,
+    )
+    assert [rows.answered_until(end) for end in (19, 20, 21)] == [0, 1, 2]
+    assert LaneRows(MIXED, DIRECT).answered_until(-1) == 0

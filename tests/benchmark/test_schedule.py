@@ -37,6 +37,12 @@ def test_constant_rate_is_evenly_spaced() -> None:
     assert list(due_times(constant(4, 1), seed=1)) == [0, 0.25, 0.5, 0.75]
 
 
+@pytest.mark.parametrize(("requests", "rate"), [(7, 100), (14, 25), (11, 0.3), (21, 150)])
+def test_rounding_of_the_duration_adds_no_request(requests: int, rate: float) -> None:
+    assert requests / rate * rate > requests
+    assert len(list(due_times(constant(rate, requests / rate), seed=1))) == requests
+
+
 def test_lanes_multiply_the_rate() -> None:
     assert len(list(due_times(constant(100, 1), seed=1, lanes=2))) == 200
 

@@ -33,6 +33,11 @@ def test_what_does_not_tell_both_tells_nothing(value: str) -> None:
     assert read_server_timing(lines(value)) is None
 
 
+def test_the_upstreams_own_header_does_not_hide_that_of_the_proxy() -> None:
+    both = lines("db;dur=3\r\nServer-Timing: proxy;dur=0.125, upstream;dur=12.5")
+    assert read_server_timing(both) == (1_250, 125_000)
+
+
 def test_another_header_is_not_mistaken_for_it() -> None:
     assert read_server_timing(b"HTTP/1.1 200 OK\r\nX: proxy;dur=1, upstream;dur=2\r") is None
 

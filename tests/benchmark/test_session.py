@@ -90,7 +90,7 @@ def frame_of(latency_ms: float, outcome: int) -> Frame:
             "status": 200 if outcome == OK else 500,
             "due": number * TICKS_PER_S // 50,
             "service": round(latency_ms * TICKS_PER_MS) + number,
-            **dict.fromkeys(("first_token", "second_token", "gap", "pair"), -1),
+            **dict.fromkeys(("first_token", "second_token", "last_token", "gap", "pair"), -1),
             **dict.fromkeys(("proxy", "upstream"), -1),
         }
         for name, value in row.items():

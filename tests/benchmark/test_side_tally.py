@@ -115,7 +115,10 @@ def test_of_a_stream_the_timing_is_set_against_the_first_byte() -> None:
 def test_streams_have_their_own_figures() -> None:
     tally = tally_of(
         [
-            row(first_token=20 * MS, second_token=30 * MS, tokens=11, stalls=2, service=SECOND),
+            row(
+                **{"first_token": 20 * MS, "second_token": 30 * MS, "last_token": 520 * MS},
+                **{"tokens": 11, "stalls": 2, "service": SECOND},
+            ),
             row(first_token=40 * MS, second_token=50 * MS, tokens=1, service=41 * MS),
             row(outcome=CUT, first_token=MS, tokens=4),
             row(outcome=BROKEN_STREAM, tokens=0),
@@ -135,11 +138,18 @@ def test_streams_have_their_own_figures() -> None:
     assert streams.second_token_ms.min == 30.0
     assert streams.inter_token_ms is not None
     assert streams.inter_token_ms.mean == 2.0
-    # 10 tokens after the first in 0.98 s; one token alone has no rate.
+    # 10 tokens after the first in 0.5 s, however late the end; one token alone has no rate.
     rates = streams.tokens_per_second_per_stream
     assert rates is not None
     assert rates.count == 1
-    assert rates.mean == pytest.approx(10 / 0.98, rel=1e-3)
+    assert rates.mean == pytest.approx(20, rel=1e-3)
+
+
+def test_a_stream_that_came_in_one_piece_has_no_rate() -> None:
+    stream = row(first_token=MS, second_token=MS, last_token=MS, tokens=9, service=MS + 30)
+    streams = side_of([stream], is_stream=True).streams
+    assert streams is not None
+    assert streams.tokens_per_second_per_stream is None
 
 
 def test_a_stream_nobody_asked_for_is_one_all_the_same() -> None:

@@ -28,7 +28,7 @@ def test_latency_has_a_row_for_each_way_to_look_at_it() -> None:
     assert [line[2:12].strip() for line in lines[3:8]] == [
         *("latency", "service", "first byte", "direct", "added")
     ]
-    assert "520 µs" in lines[3] and "1.56 ms" in lines[3]
+    assert "520 µs" in lines[3] and "1.6 ms" in lines[3]
     assert "+110 µs" in lines[7]
 
 
@@ -51,9 +51,22 @@ def test_no_more_digits_than_the_interval_of_what_is_added_supports() -> None:
 
 
 def test_no_more_digits_than_the_spread_of_the_latency_supports() -> None:
-    report = make_report(spread={"latency_ms.p50": Spread(low=0.40, high=0.60)})
+    report = make_report(spread={"latency_ms.p50": Spread(low=0.30, high=0.70)})
     rows = [line.split() for line in printed(show_latency, report).splitlines()]
     assert [row[-14:-12] for row in rows[3:5]] == [["500", "µs"], ["500", "µs"]]
+
+
+def test_a_percentile_is_never_surer_than_the_one_before() -> None:
+    report = make_report(spread={"latency_ms.p90": Spread(low=0.40, high=1.1)})
+    latency = printed(show_latency, report).splitlines()[3].split()
+    assert latency[5:9] == ["800", "µs", "800", "µs"]
+
+
+def test_few_requests_show_few_digits_in_every_row() -> None:
+    few = distribution([1.234, 1.301, 1.877, 2.345, 3.456, 5.678])
+    report = make_report(latency_ms=few, service_ms=few, direct=None, spread={})
+    rows = printed(show_latency, report).splitlines()[3:5]
+    assert [row.split()[1:3] for row in rows] == [["2", "ms"], ["2", "ms"]]
 
 
 def test_times_from_microseconds_to_minutes_fit() -> None:
@@ -102,6 +115,13 @@ def test_the_cost_of_the_target_is_told() -> None:
     assert "CPU 210 µs a request, 420 ms in all" in text
     assert "62.1 MiB before, 71.5 at most, 70.2 after" in text
     assert "4711, 4712" in text
+
+
+def test_cpu_is_no_surer_than_its_clock() -> None:
+    nothing = make_report(process=make_process(cpu_s=0.0, cpu_us_per_request=0.0))
+    assert "CPU too little in so short a run to measure" in squeezed(printed(show_process, nothing))
+    little = make_report(process=make_process(cpu_s=0.03, cpu_us_per_request=312.5))
+    assert "CPU 300 µs a request, 30 ms in all" in squeezed(printed(show_process, little))
 
 
 def test_of_many_processes_the_first_are_named() -> None:

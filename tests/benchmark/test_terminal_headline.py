@@ -17,7 +17,7 @@ def test_it_names_the_target_the_load_and_the_main_figures() -> None:
     assert "POST http://127.0.0.1:8080/v1/chat/completions" in text
     assert "closed, 10 connections, 10 s" in text
     assert "in turns with http://127.0.0.1:9090 (direct)" in text
-    assert "200 requests/s p50 520 µs p99 1.00 ms 2 of 2,000 failed (0.10 %)" in text
+    assert "200 requests/s p50 520 µs p99 1.0 ms 2 of 2,000 failed (0.10 %)" in text
 
 
 def test_what_is_added_stands_with_its_certainty() -> None:

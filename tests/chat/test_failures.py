@@ -22,6 +22,7 @@ def _refused(
     ("failure", "exit_code", "words"),
     [
         (_refused(401, "it expired"), 3, "refused: it expired; make a new one with `llm-proxy"),
+        (_refused(401, "It ran out; ask for a new one"), 3, "refused: It ran out; make a new one"),
         (_refused(403, "not this model"), 3, "may not do this: not this model; look at it"),
         (_refused(404, "no gpt-x here", "model_not_found"), 4, "the model gpt-x can't be used"),
         (_refused(404, "no such url"), 4, "http://x/v1 isn't served there: no such url"),

@@ -74,3 +74,13 @@ def test_what_goes_together_passes(options: dict[str, Any]) -> None:
 
 def test_options_are_named_as_they_are_written() -> None:
     assert flag("max_error_rate") == "--max-error-rate"
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 63])
+def test_a_seed_that_no_plan_can_carry_is_refused(seed: int) -> None:
+    with pytest.raises(WrongUsage, match=r"--seed must be between 0 and 2\^63 - 1, not -?\d+"):
+        refuse_contradictions(Given(seed=seed))
+
+
+def test_the_largest_seed_is_accepted() -> None:
+    refuse_contradictions(Given(seed=(1 << 63) - 1))

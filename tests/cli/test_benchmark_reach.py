@@ -3,7 +3,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -154,3 +154,27 @@ def test_redirect_is_not_measured() -> None:
 def test_what_is_no_http_is_unreachable() -> None:
     with answering(b"SSH-2.0\r\n") as url, pytest.raises(Unreachable, match="can't be reached"):
         look_at_targets(plan_for(url))
+
+
+@pytest.mark.parametrize("piece", [b"X: y\r\n", b"\r\nHTTP/1.1 102 Processing\r\n"])
+def test_head_without_end_is_unreachable(piece: bytes) -> None:
+    gone = threading.Event()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(ConnectionError):
+            connection.sendall(b"HTTP/1.1 102 Processing\r\n")
+            while not gone.wait(0.01):
+                connection.sendall(piece)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        plan = plan_for(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        short = Plan(targets=plan.targets, workload=plan.workload, load=plan.load, timeout_s=0.1)
+        try:
+            with pytest.raises(Unreachable, match=r"didn't answer within 0.1 s"):
+                look_at_targets(short)
+        finally:
+            gone.set()
+            thread.join(10)

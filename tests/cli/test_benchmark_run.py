@@ -65,7 +65,7 @@ def test_session_runs_to_its_end(mock: MockThread) -> None:
     assert view.phases == ["running"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_ends_the_run_with_what_it_measured(
     number: signal.Signals, mock: MockThread
 ) -> None:
@@ -96,8 +96,24 @@ def test_second_signal_ends_at_once(mock: MockThread) -> None:
         run_session(endless(mock), Course(repeats=3), processes=1, view=Impatient())
 
 
-def test_termination_outside_of_the_run_is_an_interruption() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_termination_outside_of_the_run_is_an_interruption(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt), interrupted_by_termination():
-        signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is before
+
+
+def test_hang_up_that_is_ignored_stays_so(mock: MockThread) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interrupted_by_termination():
+            measured = run_session(
+                plan_for(mock, Closed(concurrency=1, duration_s=0.5)),
+                Course(),
+                processes=1,
+                view=SignallingView(signal.SIGHUP),
+            )
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert not measured.interrupted

@@ -165,7 +165,7 @@ class Pipe:
 
 def test_script_must_say_yes_before_anything_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", Pipe())
-    with pytest.raises(WrongUsage, match=r"Up to 101 requests each .* api.example.com.*--yes"):
+    with pytest.raises(WrongUsage, match=r"Up to 101 requests will .* api.example.com.*--yes"):
         confirm_costs(elsewhere(), choice(), yes=False)
 
 

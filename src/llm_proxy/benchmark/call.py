@@ -214,12 +214,14 @@ class Call:
         if meter is None:
             samples.first_token.append(NONE)
             samples.second_token.append(NONE)
+            samples.last_token.append(NONE)
             samples.tokens.append(0)
             samples.stalls.append(0)
             samples.gap.append(NONE)
             return
         samples.first_token.append(meter.first_token)
         samples.second_token.append(meter.second_token)
+        samples.last_token.append(meter.last_token)
         samples.tokens.append(meter.tokens)
         samples.stalls.append(meter.stalls())
         samples.gap.append(meter.mean_gap())

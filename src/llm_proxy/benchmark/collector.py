@@ -31,7 +31,10 @@ class Collector:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         workload = plan.workload
-        self._sides = tuple(SideTally(is_stream=workload.is_stream) for _ in plan.targets)
+        self._sides = tuple(
+            SideTally(is_stream=workload.is_stream, planned_s=plan.load.duration_s)
+            for _ in plan.targets
+        )
         self._series = TimeSeries(lanes=len(plan.targets))
         self._late = HdrHistogram()
         self._pairs = PairTally(plan.seed) if plan.is_paired else None
@@ -122,6 +125,12 @@ class Collector:
         planned = int(planned_s * TICKS_PER_S)
         return max(self._last_end, min(planned, max(self._at.values(), default=0)))
 
+    def _load_end(self) -> int:
+        """… without the time in which the last answers were only waited for."""
+        planned_s = self._plan.load.duration_s
+        duration = self._duration()
+        return duration if planned_s is None else min(duration, int(planned_s * TICKS_PER_S))
+
     def _side_reports(self, unsent: int) -> list[Side]:
         """Arrivals that were never sent were meant for both sides in turn."""
         duration_s = self._duration() / TICKS_PER_S
@@ -141,7 +150,7 @@ class Collector:
 
     def _baseline_p99_ms(self) -> tuple[float, float] | None:
         """Direct, of the first and the last third of a run that should stay as it was."""
-        slices = self._series.whole_slices(until=self._duration())
+        slices = self._series.whole_slices(until=self._load_end())
         third = len(slices) // 3
         if not (self._plan.is_paired and third and _is_steady(self._plan.load)):
             return None
@@ -154,12 +163,12 @@ class Collector:
         """None of a ramp, whose slices are meant to differ."""
         if not _is_steady(self._plan.load):
             return {}
-        duration = self._duration()
+        side = self._sides[PROXIED]
         return spread(
-            self._sides[PROXIED].latency(),
-            self._series.whole_slices(until=duration),
+            side.latency(),
+            self._series.whole_slices(until=self._load_end()),
             length=self._series.length,
-            duration_s=duration / TICKS_PER_S,
+            duration_s=side.rate_s(self._duration() / TICKS_PER_S),
         )
 
     def _histograms(self) -> dict[str, HdrHistogram]:

@@ -77,7 +77,7 @@ class Generator:
         over = asyncio.Event()
         load = self._load(plan, book, over.set)
         await asyncio.sleep(max(0.0, (at_ns - monotonic_ns()) / 1e9))
-        lag, cpu_s, connects = LoopLag(), process_time(), self._connects()
+        effort, connects = _Effort(plan.load.duration_s), self._connects()
         frames = asyncio.create_task(_send_frames(book, load, on_frame))
         try:
             load.start(at_ns)
@@ -85,12 +85,13 @@ class Generator:
         finally:
             frames.cancel()
             await asyncio.gather(frames, return_exceptions=True)
-            lag.close()
+            effort.end()
+        lag = effort.lag
         _send_frame(book, load, on_frame)
         return RigFigures(
             process=self._process,
-            cpu_s=process_time() - cpu_s,
-            wall_s=(monotonic_ns() - at_ns) / 1e9,
+            cpu_s=effort.cpu_s,
+            wall_s=effort.wall_s,
             lag_ticks=lag.count,
             lag_p50_ms=lag.percentile_ms(0.5),
             lag_p99_ms=lag.percentile_ms(0.99),
@@ -146,6 +147,31 @@ class Generator:
         for pool in self._pools.values():
             await pool.close()
         self._timers.close()
+
+
+class _Effort:
+    """What the process did while the load lasted: waiting for the last answers is no work."""
+
+    def __init__(self, duration_s: float | None) -> None:
+        self.lag = LoopLag()
+        self.cpu_s = self.wall_s = 0.0
+        self._began = process_time(), monotonic_ns()
+        self._is_over = False
+        self._end: asyncio.TimerHandle | None = None
+        if duration_s is not None:
+            self._end = asyncio.get_running_loop().call_later(duration_s, self.end)
+
+    def end(self) -> None:
+        """Only the first time counts."""
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._end is not None:
+            self._end.cancel()
+        self.lag.close()
+        cpu_s, began_ns = self._began
+        self.cpu_s = process_time() - cpu_s
+        self.wall_s = (monotonic_ns() - began_ns) / 1e9
 
 
 async def _send_frames(book: CallBook, load: Running, on_frame: Callable[[Frame], None]) -> None:

@@ -8,10 +8,11 @@ from xml.etree.ElementTree import Element
 
 from llm_proxy.benchmark import html_sections as parts
 from llm_proxy.benchmark import svg_charts as charts
+from llm_proxy.benchmark.certainty import shares_of, spreads
 from llm_proxy.benchmark.html_tables import counted, distributions, facts, mark, section
 from llm_proxy.benchmark.markup import html_document, node
 from llm_proxy.benchmark.precision import format_ms, format_rate, format_share
-from llm_proxy.benchmark.report import Distribution, Report, RigVerdict, Side
+from llm_proxy.benchmark.report import Distribution, Report, RigVerdict, Side, Spread
 
 
 def html(report: Report) -> bytes:
@@ -80,13 +81,15 @@ def _tiles(report: Report) -> Iterable[Element]:
     rate = format_rate(report.requests_per_second, spread.get("requests_per_second"))
     yield _tile("requests/s", rate, _range(report, "requests_per_second"))
     if latency is not None:
+        sure = spreads(latency, shares_of(latency, spread))
         for name in ("p50", "p99"):
-            text = format_ms(getattr(latency, name), spread.get(f"latency_ms.{name}"))
+            text = format_ms(getattr(latency, name), sure[name])
             yield _tile(f"latency {name}", text, _range(report, f"latency_ms.{name}"))
     if report.added_latency_ms is not None:
         added = report.added_latency_ms
-        low, high = map(format_ms, added.ci95)
-        text = format_ms(added.typical) if added.is_found else "nothing found"
+        sure = Spread(low=added.ci95[0], high=added.ci95[1])
+        low, high = (format_ms(value, sure) for value in added.ci95)
+        text = format_ms(added.typical, sure) if added.is_found else "nothing found"
         yield _tile("added by the proxy", text, f"95 %: {low} to {high}")
     if report.streams is not None and report.streams.ttft_ms is not None:
         ttft = report.streams.ttft_ms
@@ -152,7 +155,7 @@ def _latency(report: Report) -> Element:
     )
     return section(
         "Latency",
-        distributions(rows),
+        distributions(rows, known=shares_of(report.latency_ms, report.spread)),
         node("p", note, class_="note"),
         node("div", *drawn, class_="charts"),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 from xml.etree.ElementTree import Element
 
+from llm_proxy.benchmark.certainty import around, cpu_share
 from llm_proxy.benchmark.html_tables import (
     counted,
     difference,
@@ -118,13 +119,18 @@ def process_section(report: Report) -> Element | None:
     usage = report.process
     if usage is None:
         return None
+    cost_ms, whole_ms, share = usage.cpu_us_per_request / 1000, usage.cpu_s * 1000, cpu_share(usage)
     memory = (usage.memory_before_mib, usage.memory_peak_mib, usage.memory_after_mib)
     return section(
         "The target's processes",
         facts(
             {
-                "CPU per request": format_ms(usage.cpu_us_per_request / 1000),
-                "CPU": format_ms(usage.cpu_s * 1000),
+                "CPU per request": None
+                if share is None
+                else format_ms(cost_ms, around(cost_ms, share)),
+                "CPU": "too little in so short a run to measure"
+                if share is None
+                else format_ms(whole_ms, around(whole_ms, share)),
                 "memory before · peak · after": " · ".join(f"{it:.1f}" for it in memory)
                 + f" MiB ({usage.memory_kind.upper()})",
                 "processes": ", ".join(map(str, usage.pids)),

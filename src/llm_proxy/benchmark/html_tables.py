@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 from xml.etree.ElementTree import Element
 
+from llm_proxy.benchmark.certainty import column, spreads
 from llm_proxy.benchmark.markup import Child, node
 from llm_proxy.benchmark.precision import format_ms
-from llm_proxy.benchmark.report import Added, Distribution
+from llm_proxy.benchmark.report import PERCENTILES, Added, Distribution, Spread
 
-STATISTICS: Final = {
-    "mean": "mean",
-    "p50": "p50",
-    "p75": "p75",
-    "p90": "p90",
-    "p95": "p95",
-    "p99": "p99",
-    "p99.9": "p99_9",
-    "max": "max",
-}  # column: field
+_STATISTICS: Final = ("mean", *PERCENTILES, "max")
 
 
 def section(title: str, *content: Child, class_: str = "") -> Element:
@@ -35,17 +27,18 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Child]]) -> Element:
 
 
 def distributions(
-    rows: Mapping[str, Distribution | None], *, statistics: Sequence[str] = tuple(STATISTICS)
+    rows: Mapping[str, Distribution | None], *, known: Mapping[str, float] | None = None
 ) -> Element:
-    """Those that were measured, a row each."""
+    """Those that were measured, a row each; `known` as `spreads` takes it, for all of them."""
     return table(
-        ["", *statistics],
-        [
-            [name, *(format_ms(getattr(it, STATISTICS[column])) for column in statistics)]
-            for name, it in rows.items()
-            if it is not None
-        ],
+        ["", *_STATISTICS],
+        [[name, *_figures(it, spreads(it, known))] for name, it in rows.items() if it is not None],
     )
+
+
+def _figures(times: Distribution, spread: Mapping[str, Spread]) -> Iterator[str]:
+    for name in _STATISTICS:
+        yield format_ms(column(times, name), spread[name], signed=isinstance(times, Added))
 
 
 def facts(pairs: Mapping[str, Child]) -> Element:
@@ -72,10 +65,12 @@ def mark(passed: bool) -> Element:
 def difference(what: str, added: Added) -> Element:
     """What the statistics say, in one sentence."""
     low, high = added.ci95
-    interval = f"95 %: {format_ms(low)} to {format_ms(high)}, {_probability(added.p_value)}"
+    sure = Spread(low=low, high=high)
+    reach = f"{format_ms(low, sure)} to {format_ms(high, sure)}"
+    interval = f"95 %: {reach}, {_probability(added.p_value)}"
     if added.is_found:
         word = "adds" if added.typical >= 0 else "takes away"
-        amount = node("strong", format_ms(abs(added.typical)))
+        amount = node("strong", format_ms(abs(added.typical), sure))
         return node("p", f"The proxy {word} ", amount, f" {what} ({interval}).")
     return node("p", node("strong", "No difference was found"), f" {what} ({interval}).")
 

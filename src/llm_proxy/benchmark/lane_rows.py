@@ -46,6 +46,11 @@ class LaneRows:
             return [value for value in values if value >= 0]
         return values
 
+    def answered_until(self, end: int) -> int:
+        """How many of those that ended well did so by then."""
+        ends = list(map(add, self.answered("due"), self.answered_latency))
+        return len(ends) if not ends or max(ends) <= end else sum(one <= end for one in ends)
+
     def outcomes(self) -> dict[int, int]:
         return {
             outcome: count

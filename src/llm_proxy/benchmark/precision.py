@@ -42,9 +42,10 @@ def format_number(value: float, spread: Spread | None = None, *, signed: bool = 
 
 
 def format_share(value: float) -> str:
-    """`0.25 %` of 0.0025, two digits at most below 10 %."""
+    """`0.25 %` of 0.0025, two digits at most below 10 %, and none that is a mere 0."""
     percent = value * 100
-    return f"{_number(percent, 2 if abs(percent) < 10 else 3)} %"
+    text = _number(percent, 2 if abs(percent) < 10 else 3)
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
 
 
 def round_to(value: float, count: int) -> float:

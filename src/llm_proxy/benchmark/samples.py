@@ -43,6 +43,7 @@ class Samples(msgspec.Struct, kw_only=True):
     first_byte: array[int]  # "q" from sending; of the body
     first_token: array[int]  # "q" … of the first event that says something; streams only
     second_token: array[int]  # "q" …
+    last_token: array[int]  # "q" …
     tokens: array[int]  # "q" what the stream said; as its usage tells, else events
     stalls: array[int]  # "q" gaps longer than ten times the stream's median
     gap: array[int]  # "q" the stream's mean gap between tokens

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from typing import Final
 
 from llm_proxy.benchmark.plan import Open
+
+_ROUNDING: Final = 1e-12
 
 
 def due_times(
@@ -44,8 +47,10 @@ def _invert(load: Open, counts: Iterator[float], lanes: int) -> Iterator[float]:
         end_rate = stage.rate * lanes
         until = before + (rate + end_rate) / 2 * stage.duration_s
         slope = (end_rate - rate) / stage.duration_s
-        while count < until:
-            yield begins_at + _time_of(count - before, rate, slope)
+        # 7 requests at 100/s take 0.07 s, of which 100/s make 7.000000000000001.
+        end = until * (1 - _ROUNDING)
+        while count < end:
+            yield begins_at + _time_of(max(count - before, 0.0), rate, slope)
             count = next(counts)
         before, rate = until, end_rate
         begins_at += stage.duration_s

@@ -15,14 +15,14 @@ def read_server_timing(lines: bytes) -> tuple[int, int] | None:
     """Ticks in the proxy and in the upstream, of header lines; None unless it tells both."""
     for name in _NAMES:
         start = lines.find(name)
-        if start >= 0:
-            break
-    else:
-        return None
-    end = lines.find(b"\r", start)
-    proxy = _duration(lines, _PROXY, start, end)
-    upstream = _duration(lines, _UPSTREAM, start, end)
-    return None if proxy is None or upstream is None else (proxy, upstream)
+        while start >= 0:  # the upstream's own may stand before the proxy's
+            end = lines.find(b"\r", start)
+            proxy = _duration(lines, _PROXY, start, end)
+            upstream = _duration(lines, _UPSTREAM, start, end)
+            if proxy is not None and upstream is not None:
+                return proxy, upstream
+            start = lines.find(name, start + 1)
+    return None
 
 
 def _duration(lines: bytes, name: bytes, start: int, end: int) -> int | None:

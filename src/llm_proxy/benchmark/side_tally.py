@@ -27,8 +27,11 @@ _PER_TOKEN_RATE: Final = 1000  # rates are counted as whole thousandths of a tok
 
 
 class SideTally:
-    def __init__(self, *, is_stream: bool) -> None:
+    def __init__(self, *, is_stream: bool, planned_s: float | None = None) -> None:
+        """`planned_s` is how long the load lasts, where that was decided before."""
         self._is_stream = is_stream
+        self._planned_s = planned_s
+        self._in_time = 0  # answered before the planned end
         self._outcomes: Counter[int] = Counter()
         self._statuses: Counter[int] = Counter()
         self._sent = self._received = 0
@@ -41,6 +44,8 @@ class SideTally:
 
     def add(self, rows: LaneRows) -> None:
         self._outcomes.update(rows.outcomes())
+        if self._planned_s is not None:
+            self._in_time += rows.answered_until(int(self._planned_s * TICKS_PER_S))
         self._statuses.update(rows.column("status"))
         self._sent += sum(rows.column("sent"))
         self._received += sum(rows.column("received"))
@@ -62,19 +67,27 @@ class SideTally:
     def service(self) -> HdrHistogram:
         return _sum(self._on_time, self._service)
 
+    def rate_s(self, duration_s: float) -> float:
+        """What rates are counted over. One answer that is waited for long after the end must not
+        dilute them, nor may the last round of slow ones be lost: whichever gives more."""
+        planned_s = self._planned_s
+        if planned_s is None or duration_s <= planned_s or not self._in_time:
+            return duration_s
+        return min(duration_s, planned_s * self._outcomes[OK] / self._in_time)
+
     def side(self, duration_s: float, *, unsent: int = 0) -> Side:
         """`unsent` are arrivals that have no row."""
         outcomes = self._outcomes + Counter({UNSENT: unsent})
         requests, cancelled = outcomes.total(), outcomes[CANCELLED]
         errors = requests - cancelled - outcomes[OK]
-        latency = self.latency()
+        latency, rate_s = self.latency(), self.rate_s(duration_s)
         return Side(
             requests=requests,
             errors=errors,
             error_rate=rounded(errors / requests) if requests else 0.0,
             cancelled=cancelled,
             duration_s=rounded(duration_s),
-            requests_per_second=rounded(outcomes[OK] / duration_s) if duration_s else 0.0,
+            requests_per_second=rounded(outcomes[OK] / rate_s) if rate_s else 0.0,
             latency_ms=distribution(latency),
             service_ms=distribution(self.service()),
             first_byte_ms=distribution(self._first_byte),
@@ -87,7 +100,7 @@ class SideTally:
             },
             bytes_sent=self._sent,
             bytes_received=self._received,
-            streams=self._streams(duration_s),
+            streams=self._streams(rate_s),
             server_timing=self._timing.server_timing(),
             histogram=bins(latency),
             cdf=cdf(latency),
@@ -100,11 +113,11 @@ class SideTally:
                 classes[f"{code // 100}xx"] += count
         return dict(classes)
 
-    def _streams(self, duration_s: float) -> Streams | None:
+    def _streams(self, rate_s: float) -> Streams | None:
         if not self._is_stream and not self._stream.tokens:
             return None
         return self._stream.streams(
-            duration_s,
+            rate_s,
             cut=self._outcomes[CUT],
             broken=self._outcomes[BROKEN_STREAM],
             cancelled=self._outcomes[CANCELLED],
@@ -139,13 +152,13 @@ class _StreamTally:
         self._second.record_all(rows.measured("second_token"))
         self._rates.record_all(_rates(rows))
 
-    def streams(self, duration_s: float, *, cut: int, broken: int, cancelled: int) -> Streams:
+    def streams(self, rate_s: float, *, cut: int, broken: int, cancelled: int) -> Streams:
         return Streams(
             ttft_ms=distribution(self._ttft),
             second_token_ms=distribution(self._second),
             inter_token_ms=distribution(self.inter_token),
             tokens=self.tokens,
-            tokens_per_second=rounded(self.tokens / duration_s) if duration_s else 0.0,
+            tokens_per_second=rounded(self.tokens / rate_s) if rate_s else 0.0,
             tokens_per_second_per_stream=distribution(self._rates, ticks_per_unit=_PER_TOKEN_RATE),
             stalls=self._stalls,
             stalled_streams=self._stalled,
@@ -158,11 +171,11 @@ class _StreamTally:
 def _rates(rows: LaneRows) -> list[int]:
     """Of the streams that said more than one token, in more than one piece."""
     scale = TICKS_PER_S * _PER_TOKEN_RATE
-    columns = (rows.answered(name) for name in ("tokens", "first_token", "service"))
+    columns = (rows.answered(name) for name in ("tokens", "first_token", "last_token"))
     return [
-        (tokens - 1) * scale // (service - first)
-        for tokens, first, service in zip(*columns, strict=True)
-        if tokens > 1 and 0 <= first < service
+        (tokens - 1) * scale // (last - first)
+        for tokens, first, last in zip(*columns, strict=True)
+        if tokens > 1 and 0 <= first < last
     ]
 
 

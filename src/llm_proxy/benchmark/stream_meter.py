@@ -74,13 +74,13 @@ class StreamMeter:
         "_has_ended",
         "_head",
         "_key",
-        "_last_token",
         "_rest",
         "_told",
         "events",
         "first_token",
         "gaps",
         "has_error",
+        "last_token",
         "second_token",
     )
 
@@ -88,12 +88,12 @@ class StreamMeter:
         self.events = 0  # that said something
         self.first_token = NONE
         self.second_token = NONE
+        self.last_token = NONE
         self.gaps = array("q")  # between tokens; 0 for those that arrived in one piece
         self.has_error = False
         self._format: _Format | None = None
         self._head = b""  # how this stream's tokens begin, and the key they stand behind
         self._key = b""
-        self._last_token = NONE
         self._told = b""  # the line of the last token, or a later one that tells the usage
         self._has_ended = False
         self._rest = b""  # of a line whose end hasn't arrived
@@ -138,7 +138,7 @@ class StreamMeter:
     def mean_gap(self) -> int:
         if self.events < 2:
             return NONE
-        return (self._last_token - self.first_token) // (self.events - 1)
+        return (self.last_token - self.first_token) // (self.events - 1)
 
     def stalls(self) -> int:
         """Gaps far longer than this stream's usual ones."""
@@ -152,14 +152,14 @@ class StreamMeter:
     def _on_token(self, line: bytes, now: int) -> None:
         if self.events > 1:
             if self.events <= MOST_GAPS:
-                self.gaps.append(now - self._last_token)
+                self.gaps.append(now - self.last_token)
         elif self.events == 1:
             self.second_token = now
-            self.gaps.append(now - self._last_token)
+            self.gaps.append(now - self.last_token)
         else:
             self.first_token = now
         self.events += 1
-        self._last_token = now
+        self.last_token = now
         self._told = line
 
     def _on_line(self, data: bytes, start: int, end: int, now: int) -> None:

@@ -9,8 +9,16 @@ from typing import Final
 from rich.text import Text
 
 from llm_proxy.benchmark.ascii_histogram import histogram_lines
+from llm_proxy.benchmark.certainty import around, column, cpu_share, shares_of, spreads
 from llm_proxy.benchmark.precision import format_ms, format_number, format_rate
-from llm_proxy.benchmark.report import PERCENTILES, Added, Distribution, Report, Spread
+from llm_proxy.benchmark.report import (
+    PERCENTILES,
+    Added,
+    Distribution,
+    ProcessUsage,
+    Report,
+    Spread,
+)
 from llm_proxy.benchmark.sparkline import sparkline
 from llm_proxy.benchmark.terminal_page import Page
 from llm_proxy.benchmark.text_table import Cell
@@ -27,6 +35,7 @@ def show_latency(page: Page, report: Report) -> None:
     if report.latency_ms is None:
         return
     direct, added = report.direct, report.added_latency_ms
+    known = shares_of(report.latency_ms, report.spread)
     page.heading("Latency")
     show_times(
         page,
@@ -37,8 +46,7 @@ def show_latency(page: Page, report: Report) -> None:
             ("direct", None if direct is None else direct.latency_ms),
             ("added", added),
         ],
-        spreads=dict.fromkeys(_OF_SAME_REQUESTS, _of_latency(report.spread))
-        | {"added": _of_added(added)},
+        known=dict.fromkeys(_OF_SAME_REQUESTS, known),
     )
     note = "latency counts from when a request was due, service from when it was sent"
     page.line(note + ("; added is of pairs" if added else ""), style="dim")
@@ -48,14 +56,14 @@ def show_times(
     page: Page,
     rows: Sequence[NamedDistribution],
     *,
-    spreads: Mapping[str, Mapping[str, Spread]] = MappingProxyType({}),
+    known: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
 ) -> None:
-    """A row each of those that were measured; `spreads` by row and column."""
+    """A row each of those that were measured; `known` by row, as `spreads` takes it."""
     columns = _WIDE_COLUMNS if page.is_wide else _NARROW_COLUMNS
     lines: list[list[Cell]] = [["", *(Text(name, style="dim") for name in columns)]]
     for name, times in rows:
         if times is not None:
-            lines.append([name, *_cells(times, columns, spreads.get(name, {}))])
+            lines.append([name, *_cells(times, columns, spreads(times, known.get(name)))])
     page.table(lines, "l" + "r" * len(columns))
 
 
@@ -111,7 +119,6 @@ def show_process(page: Page, report: Report) -> None:
     if usage is None:
         return
     page.heading("The target's processes")
-    cost, whole = format_ms(usage.cpu_us_per_request / 1000), format_ms(usage.cpu_s * 1000)
     memory = [
         format_number(mib)
         for mib in (usage.memory_before_mib, usage.memory_peak_mib, usage.memory_after_mib)
@@ -120,7 +127,7 @@ def show_process(page: Page, report: Report) -> None:
     more = ", …" if len(usage.pids) > _MOST_NAMED else ""
     page.table(
         [
-            ["CPU", Text.assemble((cost, "bold"), f" a request, {whole} in all")],
+            ["CPU", _cpu(usage)],
             ["memory", "{} MiB before, {} at most, {} after".format(*memory)],
             [Text("pid", style="dim"), Text(pids + more, style="dim")],
         ],
@@ -128,25 +135,19 @@ def show_process(page: Page, report: Report) -> None:
     )
 
 
-def _of_latency(spread: Mapping[str, Spread]) -> dict[str, Spread]:
-    prefix = "latency_ms."
-    return {
-        name.removeprefix(prefix): one for name, one in spread.items() if name.startswith(prefix)
-    }
-
-
-def _of_added(added: Added | None) -> dict[str, Spread]:
-    """How sure the middle is; of the rest it isn't known."""
-    if added is None:
-        return {}
-    spread = Spread(low=added.ci95[0], high=added.ci95[1])
-    return {"mean": spread, "p50": spread}
+def _cpu(usage: ProcessUsage) -> Text:
+    cost_ms, whole_ms, share = usage.cpu_us_per_request / 1000, usage.cpu_s * 1000, cpu_share(usage)
+    if share is None:
+        return Text("too little in so short a run to measure")
+    cost = format_ms(cost_ms, around(cost_ms, share))
+    whole = format_ms(whole_ms, around(whole_ms, share))
+    return Text.assemble((cost, "bold"), f" a request, {whole} in all")
 
 
 def _cells(times: Distribution, columns: Sequence[str], spread: Mapping[str, Spread]) -> list[str]:
     return [
         format_ms(
-            getattr(times, name.replace(".", "_")),
+            column(times, name),
             spread.get(name),
             signed=isinstance(times, Added),
         )

@@ -7,6 +7,7 @@ from typing import Final
 
 from rich.text import Text
 
+from llm_proxy.benchmark.certainty import shares_of, spreads
 from llm_proxy.benchmark.paired import FEWEST_BLOCKS
 from llm_proxy.benchmark.precision import format_ms, format_rate, format_share
 from llm_proxy.benchmark.report import Added, Report, Spread
@@ -62,9 +63,9 @@ def _totals(report: Report) -> Text:
     rate = format_rate(report.requests_per_second, report.spread.get("requests_per_second"))
     parts = [Text.assemble((rate, "bold"), " requests/s")]
     if report.latency_ms is not None:
+        sure = spreads(report.latency_ms, shares_of(report.latency_ms, report.spread))
         for name in ("p50", "p99"):
-            spread = report.spread.get(f"latency_ms.{name}")
-            value = format_ms(getattr(report.latency_ms, name), spread)
+            value = format_ms(getattr(report.latency_ms, name), sure[name])
             parts.append(Text.assemble(f"{name} ", (value, "bold")))
     return Text("   ").join([*parts, _errors(report)])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,6 +17,11 @@ _MOST: Final = 120
 _INDENT: Final = 2
 # A letter for a letter, so that styles stay where they are.
 _ASCII: Final = str.maketrans("µ–—…·×≤≥━", "u--.-x<>=")
+
+
+# Blanks that no line may end at, and what stands for them while lines are broken.
+_FIGURE: Final = re.compile(r"(?<=\d) (?=[µm]?s\b|%)|(?<=\bp) (?=[=<] )|(?<= [=<]) (?=\d)")
+_GLUE: Final = "\ue000"
 
 
 class Page:
@@ -39,8 +45,10 @@ class Page:
 
     def line(self, text: Cell, *, style: str = "", hanging: int = 0) -> None:
         """Wrapped; what follows the first line stands `hanging` columns further right."""
-        whole = Text(text, style=style) if isinstance(text, str) else text
+        whole = Text(text, style=style) if isinstance(text, str) else text.copy()
+        whole.plain = _FIGURE.sub(_GLUE, whole.plain)
         for i, part in enumerate(whole.wrap(self._console, self.width - hanging)):
+            part.plain = part.plain.replace(_GLUE, " ")
             self._print(_indented(part, hanging if i else 0))
 
     def verbatim(self, text: str, *, style: str = "") -> None:

@@ -22,7 +22,7 @@ def refused(
     1. 401, 403: the token   2. 404: the model or the path   3. 429: too much
     4. 3xx: elsewhere        5. what was sent is wrong       6. the other side failed
     """
-    said = f": {problem.message}" if problem.message else ""
+    said = f": {_without_advice(problem.message)}" if problem.message else ""
     if status == 401:
         return NotAuthorised(
             f"the token was refused{said}; {_NEW_TOKEN} and pass it with --token or PROXY_TOKEN"
@@ -48,6 +48,11 @@ def refused(
     wait = retry_after_s(headers)
     when = "in a moment" if wait is None else f"in {wait} s"
     return kind(f"the other side failed with {status}{said}; try again {when}")
+
+
+def _without_advice(message: str) -> str:
+    """What llm-proxy tells a client to do is said here with the command that does it."""
+    return message.removesuffix("; ask for a new one")
 
 
 _UNREACHABLE = {"upstream_unreachable", "upstream_timeout", "circuit_open"}

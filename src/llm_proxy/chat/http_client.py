@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -152,7 +153,7 @@ class HttpClient:
         except httpx.TimeoutException as exc:
             raise failures.silent(base_url, self._idle_s) from exc
         except httpx.ConnectError as exc:
-            raise failures.unreachable(base_url, str(exc) or type(exc).__name__) from exc
+            raise failures.unreachable(base_url, _reason(exc)) from exc
         except httpx.DecodingError as exc:
             raise failures.not_understood(base_url, str(exc)) from exc
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as exc:
@@ -180,3 +181,18 @@ def _trusted_roots(url: str) -> ssl.SSLContext:
     if url.startswith("https:"):
         return httpx.create_ssl_context()
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody
+
+
+def _reason(exc: BaseException) -> str:
+    """What the system said, not that all attempts failed."""
+    cause: BaseException | None = exc
+    said = str(exc) or type(exc).__name__
+    while cause is not None:
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        if isinstance(cause, ConnectionError) and cause.errno:
+            said = os.strerror(cause.errno)
+        elif isinstance(cause, OSError) and cause.strerror:
+            said = cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return said

@@ -42,7 +42,7 @@ _NEED = (
 
 
 def refuse_contradictions(given: Given) -> None:
-    """Raises WrongUsage naming both."""
+    """Raises WrongUsage naming both, or the one whose range its help has no room for."""
     for one, other, advice in _EXCLUDE:
         if was_given(given, one) and was_given(given, other):
             raise WrongUsage(f"{flag(one)} and {flag(other)} contradict each other: {advice}")
@@ -52,6 +52,8 @@ def refuse_contradictions(given: Given) -> None:
             raise WrongUsage(f"{flag(one)} needs {needed}: {why}")
     if given.data == "@-" and "-" in (given.token or []):
         raise WrongUsage("--data @- and --token - contradict each other: stdin is read once")
+    if not 0 <= given.seed < 1 << 63:
+        raise WrongUsage(f"--seed must be between 0 and 2^63 - 1, not {given.seed}")
     _refuse_one_file_twice(given)
 
 

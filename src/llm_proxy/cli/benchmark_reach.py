@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import sys
-import time
 from typing import TYPE_CHECKING, Final
 
 from llm_proxy.errors import LLMProxyError, NotAuthorised, Unreachable
@@ -32,18 +33,9 @@ def look_at_targets(plan: Plan) -> None:
 def _ask(plan: Plan, target: Target, option: str) -> tuple[int, str]:
     import httpx
 
-    workload = plan.workload
-    headers = [*workload.headers, *_credentials(target)]
-    url = f"{target.base_url}{workload.endpoint}"
     try:
-        with (
-            _client(target, plan.timeout_s) as http,
-            http.stream(
-                workload.method, url, headers=headers, content=workload.bodies[0] or None
-            ) as answer,
-        ):
-            return answer.status_code, "" if answer.is_success else _message(answer, target)
-    except httpx.TimeoutException as exc:
+        return asyncio.run(_answer(plan, target))
+    except (TimeoutError, httpx.TimeoutException) as exc:
         raise Unreachable(
             f"{option} {target.base_url} didn't answer within {plan.timeout_s:g} s; "
             "is it overloaded? --timeout gives it longer"
@@ -56,13 +48,31 @@ def _ask(plan: Plan, target: Target, option: str) -> tuple[int, str]:
         ) from exc
 
 
-def _client(target: Target, timeout_s: float) -> httpx.Client:
+async def _answer(plan: Plan, target: Target) -> tuple[int, str]:
+    workload = plan.workload
+    async with _client(target, plan.timeout_s) as http:
+        request = http.build_request(
+            workload.method,
+            f"{target.base_url}{workload.endpoint}",
+            headers=[*workload.headers, *_credentials(target)],
+            content=workload.bodies[0] or None,
+        )
+        # A limit of our own: that of httpx begins anew with every byte of a head.
+        async with asyncio.timeout(plan.timeout_s):
+            answer = await http.send(request, stream=True)
+        try:
+            return answer.status_code, "" if answer.is_success else await _message(answer, target)
+        finally:
+            await answer.aclose()
+
+
+def _client(target: Target, timeout_s: float) -> httpx.AsyncClient:
     import httpx
 
     from llm_proxy.http1.tls import client_context
 
     is_tls = target.base_url.startswith("https:")
-    return httpx.Client(
+    return httpx.AsyncClient(
         trust_env=False,  # the load goes no way around either
         timeout=timeout_s,
         verify=client_context(target.ca_file) if is_tls else False,
@@ -75,13 +85,15 @@ def _credentials(target: Target) -> list[tuple[str, str]]:
     return [(target.key_header, f"{target.key_scheme} {target.keys[0].reveal()}".strip())]
 
 
-def _message(answer: httpx.Response, target: Target) -> str:
+async def _message(answer: httpx.Response, target: Target) -> str:
     """What an answer says of itself, on one line and without our key."""
-    data, deadline = b"", time.monotonic() + _LONGEST_READING_S
-    for piece in answer.iter_bytes():
-        data += piece
-        if len(data) > _LARGEST_ANSWER or time.monotonic() > deadline:
-            break
+    data = b""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LONGEST_READING_S):
+            async for piece in answer.aiter_bytes():
+                data += piece
+                if len(data) > _LARGEST_ANSWER:
+                    break
     from llm_proxy.cli.benchmark_command_line import without_secrets
 
     text = _error_message(data) or data.decode(errors="replace")

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from llm_proxy.benchmark.samples import Frame
     from llm_proxy.benchmark.session import Course, Measured, Session, Usage, View
 
-_ENDING = (signal.SIGINT, signal.SIGTERM)
-
 
 def run_session(
     plan: Plan,
@@ -57,13 +55,13 @@ def _ended_by_signals(session: Session) -> Iterator[None]:
         is_asked = True
         session.stop()
 
-    before = {number: signal.getsignal(number) for number in _ENDING}
-    for number in _ENDING:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *_terminating())}
+    for number in before:
         loop.add_signal_handler(number, end)
     try:
         yield
     finally:
-        for number in _ENDING:
+        for number in before:
             loop.remove_signal_handler(number)
             signal.signal(number, before[number])
 
@@ -71,8 +69,17 @@ def _ended_by_signals(session: Session) -> Iterator[None]:
 @contextmanager
 def interrupted_by_termination() -> Iterator[None]:
     """SIGTERM is as Ctrl-C outside of the run, so that what was started is ended in order."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in _terminating()}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _terminating() -> tuple[signal.Signals, ...]:
+    """With that of a terminal that was closed, unless `nohup` ignores it."""
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return (signal.SIGTERM,) if is_ignored else (signal.SIGTERM, signal.SIGHUP)

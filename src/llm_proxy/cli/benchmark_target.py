@@ -95,7 +95,7 @@ def confirm_costs(targets: Targets, choice: LoadChoice, *, yes: bool) -> None:
     if not elsewhere:
         _tell("The target is on this machine; requests that it forwards to a paid API are billed.")
         return
-    warning = f"{_amount(choice)} will be sent to {_hosts(elsewhere)}, and may be billed there."
+    warning = f"{_amount(choice, len(elsewhere))} will be sent to {_hosts(elsewhere)}, and may be billed there."
     if yes:
         _tell(warning)
     elif not sys.stdin.isatty():
@@ -105,10 +105,11 @@ def confirm_costs(targets: Targets, choice: LoadChoice, *, yes: bool) -> None:
         raise typer.Exit(1)
 
 
-def _amount(choice: LoadChoice) -> str:
+def _amount(choice: LoadChoice, targets: int) -> str:
     if choice.amount is not None:
+        each = " each" if targets > 1 else ""
         counted = choice.amount + 1  # the one that looks whether it can be reached
-        return f"Up to {counted} requests each"
+        return f"Up to {counted} requests{each}"
     if choice.length_s is None:
         return "As many requests as are asked for, and those of the warm-up,"
     return f"As many requests as are answered in {choice.length_s + choice.warm_up_s:g} s"

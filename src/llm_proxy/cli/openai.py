@@ -46,6 +46,7 @@ def chat(
         typer.Option(
             "--temperature",
             envvar="TEMPERATURE",
+            metavar="T",
             min=0,
             max=2,
             help="How freely words are chosen; else as the model does by itself.",

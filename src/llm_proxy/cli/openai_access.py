@@ -27,16 +27,17 @@ def _check_url(value: str | None) -> str | None:
         raise typer.BadParameter(f"must be {exc}, not {value!r}") from exc
 
 
-Api = Annotated[Literal["openai", "anthropic"], typer.Option("--api", help="Which API to speak.")]
+Api = Annotated[Literal["openai", "anthropic"], typer.Option("--api", metavar="API", help="Which to speak: openai or anthropic.")]
 BaseUrl = Annotated[
     str | None,
     typer.Option(
         "--base-url",
         "--proxy",
         envvar="PROXY_URL",
-        metavar="URL|unix:PATH",
+        metavar="URL",
         callback=_check_url,
-        help=f"Address of the proxy; else the running one of this home, or {_DEFAULT_URL}.",
+        help="The proxy, or unix:/PATH; else the running one of this home, or "
+        "localhost:8080.",
     ),
 ]
 Token = Annotated[
