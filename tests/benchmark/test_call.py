@@ -98,6 +98,20 @@ async def test_cancelled_streams_are_hung_up_on(mock: MockServer) -> None:
     assert all(1 <= tokens <= 21 for tokens in run.column("tokens"))
 
 
+@pytest.mark.parametrize("mock_options", [MockOptions(tokens_per_second=500)], indirect=True)
+async def test_short_streams_are_hung_up_on_before_they_end(mock: MockServer) -> None:
+    run = await ask(
+        mock,
+        ("X-Mock-Tokens", "3"),
+        bodies=(STREAM,),
+        is_stream=True,
+        cancel_rate=1.0,
+        requests=12,
+    )
+    # By lot it would be after some ten of them; only the first ones needn't know better.
+    assert run.column("outcome").count(CANCELLED) >= 8
+
+
 class Scripted:
     """A server of one handler for all its connections."""
 

@@ -21,7 +21,7 @@ _ROW: dict[str, int] = {
     "first_token": -1,
     "second_token": -1,
     "last_token": -1,
-    "tokens": -1,
+    "tokens": 0,
     "stalls": -1,
     "gap": -1,
     "received": 890,
@@ -47,13 +47,14 @@ def _lines(*frames: s.Frame) -> list[dict[str, Any]]:
     file = io.BytesIO()
     written = CsvSamples(file)
     for frame in frames:
-        written.add(frame)
+        written.add(frame, 2)
     return list(csv.DictReader(io.StringIO(file.getvalue().decode(), newline="")))
 
 
 def test_a_request_is_a_line_of_what_was_measured() -> None:
     (line,) = _lines(_frame({}, process=3))
     assert line == {
+        "run": "2",
         "started_s": "1.500000",
         "target": "proxied",
         "process": "3",
@@ -95,7 +96,7 @@ def test_a_request_that_was_never_sent_has_no_times() -> None:
 
 def test_the_head_is_there_before_any_request() -> None:
     file = io.BytesIO()
-    CsvSamples(file).add(_frame())
+    CsvSamples(file).add(_frame(), 0)
     assert file.getvalue() == (",".join(COLUMNS) + "\r\n").encode()
 
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_proxy.benchmark.find_max import MOST_PROBES, PRECISION, Search
+from llm_proxy.benchmark.precision import format_rate
 from llm_proxy.benchmark.report import FindMax, Probe
 
 pytestmark = pytest.mark.anyio
@@ -38,7 +39,8 @@ async def test_highest_rate_is_found_from_below(capacity: float) -> None:
     assert found.confirmed
     assert found.rate is not None
     assert found.rate <= capacity <= found.rate * (1 + PRECISION)
-    assert found.note == f"Confirmed: {found.rate:.4g}/s met the limits in 2 more windows."
+    assert "e+" not in found.note
+    assert found.note == f"Confirmed: {format_rate(found.rate)}/s met the limits in 2 more windows."
 
 
 async def test_highest_rate_is_found_from_above() -> None:
@@ -83,7 +85,7 @@ async def test_rig_that_is_the_limit_ends_the_search() -> None:
     found = await search(lambda rate: rate < 900, is_rig_bound=lambda rate: rate > 300)
     assert found.rate == 800
     assert not found.confirmed
-    assert "Bound by the rig: at 1600/s" in found.note
+    assert "Bound by the rig: at 1,600/s" in found.note
     assert [probe.rate for probe in found.probes[-2:]] == [1600, 1600]
 
 

@@ -108,7 +108,7 @@ async def test_a_missing_ca_file_is_told_before_the_run() -> None:
 
 async def test_waiting_for_the_last_answer_is_no_work_of_the_rig(mock: MockServer) -> None:
     load = Closed(concurrency=1, duration_s=0.05)
-    slow = (("X-Mock-Latency", "600ms"),)
+    slow = (("X-Mock-Delay", "600ms"),)
     run = await generate(plan(load, target(mock.address), headers=slow))
     assert run.column("outcome") == [OK]
     assert run.column("service")[0] >= 6_000_000

@@ -99,7 +99,7 @@ def test_the_headline_has_the_main_figures() -> None:
     text = _Page(html(make_report())).text
     for words in ("requests/s200", "194 to 206", "latency p50520 µs", "added by the proxy110 µs"):
         assert words in text
-    assert "errors0.10 %2 of 2,000" in text
+    assert "errors0.1 %2 of 2,000" in text
 
 
 def test_the_page_needs_nothing_but_itself() -> None:

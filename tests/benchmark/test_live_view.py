@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import re
 import sys
 from typing import Any
@@ -167,3 +169,26 @@ def test_stdout_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
         sys.stdout.write("a result")
     assert capsys.readouterr().out == "a result"
     assert "a result" not in text_of(console)
+
+
+def test_terminal_that_is_closed_costs_the_view_and_not_the_run() -> None:
+    class Closed(io.StringIO):
+        is_gone = False
+
+        def isatty(self) -> bool:
+            return True
+
+        def write(self, text: str) -> int:
+            if self.is_gone:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().write(text)
+
+    file = Closed()
+    view = _view(Console(file=file, force_terminal=True, width=80, _environ={}))
+    with view:
+        view.phase("running")
+        shown = len(file.getvalue())
+        file.is_gone = True
+        view.phase("run 2 of 2")
+        view.update(_live())
+    assert len(file.getvalue()) == shown

@@ -37,7 +37,7 @@ def test_an_idle_rig_is_ok() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"cpu_s": 8.6}, ("1 of 2", "86.0 %", "--processes")),
+        ({"cpu_s": 8.6}, ("1 of 2", "86 %", "--processes")),
         ({"lag_p50_ms": 1.5}, ("event loop", "1.50 ms late (p50)", "median latency of 10.0 ms")),
         ({"lag_p99_ms": 11.0}, ("the tail", "11.0 ms late (p99)", "p99 latency of 20.0 ms")),
         ({"late_p99_ms": 12.5}, ("after they were due", "12.5 ms", "p99 latency of 20.0 ms")),

@@ -44,7 +44,8 @@ def plan(load: Load = CLOSED) -> Plan:
 
 
 class ScriptedRig:
-    """Answers every run with 50 requests that took as long as `latency_ms` says of it."""
+    """Answers every run with 50 requests, or as many as it asks for in a second, that took as
+    long as `latency_ms` says of it."""
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class ScriptedRig:
         takes_s: float = 0.0,
         lag_ms: float = 0.1,
         outcome: int = OK,
+        capacity: int = 100_000,
     ) -> None:
         self.plans: list[Plan] = []
         self.stops = 0
@@ -62,12 +64,15 @@ class ScriptedRig:
         self._takes_s = takes_s
         self._lag_ms = lag_ms
         self._outcome = outcome
+        self._capacity = capacity
 
     async def run(self, plan: Plan, on_frame: Callable[[Frame], None]) -> list[RigFigures]:
         self.plans.append(plan)
         self._before(len(self.plans))
         await asyncio.sleep(self._takes_s)
-        on_frame(frame_of(self._latency_ms(plan), self._outcome))
+        count = max(50, round(rate_of(plan))) if isinstance(plan.load, Open) else 50
+        count = min(count, self._capacity)
+        on_frame(frame_of(self._latency_ms(plan), self._outcome, count=count))
         return [figures(self._lag_ms)]
 
     def stop(self) -> None:
@@ -81,14 +86,14 @@ def figures(lag_ms: float) -> RigFigures:
     )
 
 
-def frame_of(latency_ms: float, outcome: int) -> Frame:
+def frame_of(latency_ms: float, outcome: int, *, count: int) -> Frame:
     samples = new_samples()
-    for number in range(50):
+    for number in range(count):
         row = {name: 0 for name in samples.__struct_fields__}
         row |= {
             "outcome": outcome,
             "status": 200 if outcome == OK else 500,
-            "due": number * TICKS_PER_S // 50,
+            "due": number * TICKS_PER_S // count,
             "service": round(latency_ms * TICKS_PER_MS) + number,
             **dict.fromkeys(("first_token", "second_token", "last_token", "gap", "pair"), -1),
             **dict.fromkeys(("proxy", "upstream"), -1),
@@ -132,13 +137,13 @@ async def run(rig: ScriptedRig, course: Course, load: Load = CLOSED) -> tuple[Me
 
 
 async def test_warm_up_goes_before_and_is_not_counted() -> None:
-    rig, frames = ScriptedRig(), list[Frame]()
+    rig, frames = ScriptedRig(), list[tuple[Frame, int]]()
     notes = Notes()
-    session = Session(rig, notes, usage=notes, on_frame=frames.append)
+    session = Session(rig, notes, usage=notes, on_frame=lambda *one: frames.append(one))
     measured = await session.run(plan(), Course(warm_up_s=0.5))
     assert [one.load for one in rig.plans] == [Closed(concurrency=2, duration_s=0.5), CLOSED]
     assert notes.phases == [("warm-up", 0.5, None), ("running", None, 50)]
-    assert len(frames) == 1
+    assert [run for _, run in frames] == [0]
     assert measured.results.side.requests == 50
     assert notes.watched == ["start", "finish 50"]
     assert measured.process == make_process()
@@ -155,6 +160,13 @@ async def test_median_of_repeats_is_reported_with_all_runs() -> None:
     assert len(measured.runs) == 3
     spread = measured.spread["latency_ms.p50"]
     assert (spread.low, spread.high) == pytest.approx((10, 30), rel=0.01)
+
+
+async def test_every_run_is_told_from_the_others() -> None:
+    numbers: list[int] = []
+    session = Session(ScriptedRig(), Notes(), on_frame=lambda _, run: numbers.append(run))
+    await session.run(plan(), Course(warm_up_s=0.5, repeats=3))
+    assert numbers == [0, 1, 2]
 
 
 async def test_run_is_shown_and_the_process_watched_meanwhile() -> None:
@@ -246,6 +258,14 @@ async def test_search_that_finds_nothing_shows_what_it_saw() -> None:
     assert measured.find_max is not None
     assert measured.find_max.rate is None
     assert measured.results.side.requests == 50
+
+
+async def test_a_rate_that_is_not_answered_in_time_is_none() -> None:
+    rig = ScriptedRig(lambda plan: 1, capacity=150)
+    measured, _ = await run(rig, Course(service=service("service.p99=50ms")), SECOND)
+    assert measured.find_max is not None
+    assert measured.find_max.rate == pytest.approx(150, rel=0.1)
+    assert "/s of 200/s were answered" in measured.find_max.probes[1].reason
 
 
 async def test_errors_are_no_way_to_be_fast() -> None:

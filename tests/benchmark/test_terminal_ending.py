@@ -86,3 +86,8 @@ def test_a_command_is_broken_only_where_it_must_be() -> None:
     assert command_lines("a b c", 3) == ["a b \\", "c"]
     assert command_lines("it's unfinished", 80) == ["it's unfinished"]
     assert command_lines("", 80) == []
+
+
+def test_a_run_too_short_for_a_look_at_the_loop_says_nothing_of_it() -> None:
+    rig = make_rig(loop_lag_p50_ms=0.0, loop_lag_p99_ms=0.0, loop_lag_max_ms=0.0)
+    assert "loop lag" not in printed(show_generator, make_report(rig=rig))

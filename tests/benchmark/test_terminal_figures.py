@@ -83,6 +83,11 @@ def test_the_histogram_is_drawn_on_a_terminal_and_spelled_in_a_pipe() -> None:
     assert "##" in text and "▇" not in text
 
 
+def test_errors_that_never_end_are_not_listed() -> None:
+    report = make_report(series=make_series(errors=7))
+    assert "errors all the time" in printed(show_series, report)
+
+
 def test_the_course_of_the_run_is_told_with_its_errors() -> None:
     text = squeezed(printed(show_series, make_report()))
     assert "requests/s 200 to 210" in text
@@ -92,7 +97,8 @@ def test_the_course_of_the_run_is_told_with_its_errors() -> None:
 
 
 def test_many_moments_of_errors_are_cut_short() -> None:
-    text = squeezed(printed(show_series, make_report(series=make_series(length=600, errors=5))))
+    series = (*make_series(length=600, errors=5), *make_series(length=1, errors=0))
+    text = squeezed(printed(show_series, make_report(series=series)))
     assert "0 s (5), 1 s (5)" in text
     assert "and 594 more" in text
 

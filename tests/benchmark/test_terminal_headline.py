@@ -17,7 +17,7 @@ def test_it_names_the_target_the_load_and_the_main_figures() -> None:
     assert "POST http://127.0.0.1:8080/v1/chat/completions" in text
     assert "closed, 10 connections, 10 s" in text
     assert "in turns with http://127.0.0.1:9090 (direct)" in text
-    assert "200 requests/s p50 520 µs p99 1.0 ms 2 of 2,000 failed (0.10 %)" in text
+    assert "200 requests/s p50 520 µs p99 1.0 ms 2 of 2,000 failed (0.1 %)" in text
 
 
 def test_what_is_added_stands_with_its_certainty() -> None:
@@ -60,7 +60,7 @@ def test_a_target_of_others_is_not_called_llm_proxy() -> None:
 def test_what_takes_turns_and_what_is_hung_up_on_is_told() -> None:
     report = make_report(workload=make_workload(bodies=12, tokens=3, cancel_rate=0.1))
     text = squeezed(printed(show_headline, report))
-    assert "12 bodies in turn; 3 tokens in turn; 10.0 % of the streams hung up on" in text
+    assert "12 bodies in turn; 3 tokens in turn; 10 % of the streams hung up on" in text
 
 
 def test_a_bound_rig_is_warned_of_before_the_figures() -> None:

@@ -63,3 +63,13 @@ def test_very_wide_terminals_are_not_filled() -> None:
     page = Page(make_console(width=300))
     assert page.width < 120
     assert page.is_wide and not Page(make_console(width=80)).is_wide
+
+
+def test_no_line_ends_within_a_figure() -> None:
+    console = make_console()
+    page = Page(console)
+    for width in range(60, 78):
+        page.line(f"{'x' * width} 5 µs, 95 % p = 0.22")
+    lines = text_of(console).splitlines()
+    assert not any(line.endswith((" 5", " 95", " p", "=")) for line in lines)
+    assert any(line.strip() == "p = 0.22" for line in lines)

@@ -107,10 +107,11 @@ async def test_stopping_closes_the_connection(upstream: RawUpstream, raw_target:
     [
         (SSE_HEAD + SAID % b"half", "broke off"),
         (SSE_HEAD + SAID % b"half" + b'data: {"error":{"message":"Overloaded"}}\n\n', "Overloaded"),
-        (SSE_HEAD + b"data: not json\n\n", "isn't a chat answer"),
+        (SSE_HEAD + SAID % b"half" + b'data: {"choi', "broke off"),
+        (SSE_HEAD + b"data: not json\n\n", "can't be understood"),
         (SSE_HEAD + b"data: " + b"x" * (5 << 20), "an event without an end"),
-        (plain(b"200 OK", b"<html>"), "isn't a chat answer"),
-        (plain(b"200 OK", b"\xff"), "isn't a chat answer"),
+        (plain(b"200 OK", b"<html>"), "can't be understood"),
+        (plain(b"200 OK", b"\xff"), "can't be understood"),
         (plain(b"200 OK", b'{"error":{"message":"oh no"}}'), "oh no"),
         (plain(b"429 Slow", b"", b"Retry-After: 4\r\n"), "try again in 4 s"),
     ],
@@ -125,10 +126,24 @@ async def test_what_goes_wrong_is_a_sentence(
         await _ask(raw_target)
 
 
+async def test_token_in_an_error_of_a_stream_is_masked(
+    upstream: RawUpstream, raw_target: Target
+) -> None:
+    token = raw_target.token.reveal().encode()
+    with (
+        answering(upstream, SSE_HEAD + b'data: {"error":"no %s"}\n\n' % token),
+        pytest.raises(LLMProxyError, match="no sk-toke…0123;"),
+    ):
+        await _ask(raw_target)
+
+
 @pytest.mark.parametrize(
     "body",
     [
         SSE_HEAD + SAID % b"Hi" + b"data: [DONE]\n\n",
+        SSE_HEAD.replace(b"text/event-stream", b"Text/Event-Stream;charset=utf-8")
+        + SAID % b"Hi"
+        + b"data: [DONE]\n\n",
         SSE_HEAD + SAID % b"Hi" + b"data: [DONE]",
         SSE_HEAD + b'data: {"choices":[{"delta":{"content":"Hi"},"finish_reason":"stop"}]}',
         SSE_HEAD + SAID % b"Hi" + b"data: [DONE]\n\n" + SAID % b"no more",

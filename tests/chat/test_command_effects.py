@@ -92,6 +92,15 @@ async def test_home_of_nobody_is_told() -> None:
     assert "can't be found" in await Room().type("/load ~nobody-here/x.json")
 
 
+@pytest.mark.parametrize("line", ["/save", "/load"])
+@pytest.mark.parametrize("name", ["x" * 300, "nul\0", "loop"])
+async def test_impossible_name_ends_no_session(tmp_path: Path, line: str, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    room = Room("yes")
+    await room.type("a")
+    assert "can't be used" in await room.type(f"{line} {tmp_path / name}")
+
+
 async def test_load_goes_on_with_what_was_saved(tmp_path: Path) -> None:
     path = tmp_path / "chat.json"
     room = Room("yes")

@@ -45,7 +45,7 @@ def _refused(
         (failures.silent("http://x", 300), 5, "nothing came from http://x for 300 s"),
         (failures.broken_off(), 1, "broke off"),
         (failures.gave_up("Overloaded"), 1, "gave up in the middle of the answer: Overloaded"),
-        (failures.not_understood("http://x", "odd"), 1, "isn't a chat answer (odd); check"),
+        (failures.not_understood("http://x", "odd"), 1, "can't be understood (odd); check"),
     ],
 )
 def test_sentence_says_what_to_do_and_has_its_exit_code(

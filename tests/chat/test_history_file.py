@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -34,6 +35,22 @@ def test_file_stays_bounded(tmp_path: Path) -> None:
     assert len(path.read_text().splitlines()) == KEPT
     assert HistoryFile(path).load()[-1] == "last"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_file_that_cannot_be_cut_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "history"
+    history = HistoryFile(path)
+    path.write_text('"x"\n' * 2 * KEPT)
+    history.load()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    history.add("last")
+    assert history.load()[-1] == "last"
 
 
 def test_strange_lines_are_passed_over(tmp_path: Path) -> None:

@@ -36,3 +36,25 @@ async def test_ctrl_c_stops_only_what_is_to_be_stopped() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         await asyncio.wait_for(stopped.wait(), 10)
     assert interrupts.received is None
+
+
+async def test_stop_within_a_stop_gives_way_to_it_again() -> None:
+    interrupts, inner, outer = Interrupts(), asyncio.Event(), asyncio.Event()
+    with interrupts.installed(), interrupts.stopping(outer.set):
+        with interrupts.stopping(inner.set):
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.wait_for(inner.wait(), 10)
+        assert not outer.is_set()
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.wait_for(outer.wait(), 10)
+    assert interrupts.received is None
+
+
+async def test_signal_that_was_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupts().installed():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -43,6 +43,13 @@ async def test_keys_make_an_entry(keys: PipeInput, typed: str, entry: str) -> No
     assert await _editor(keys).read() == entry
 
 
+async def test_bytes_of_another_encoding_are_replaced(keys: PipeInput, tmp_path: Path) -> None:
+    history = HistoryFile(tmp_path / "history")
+    keys.send_bytes(b"caf\xe9\r")
+    assert await _editor(keys, history).read() == "caf?"
+    assert history.load() == ["caf?"]
+
+
 async def test_ctrl_d_ends_and_ctrl_c_tells(keys: PipeInput) -> None:
     editor = _editor(keys)
     keys.send_text(CTRL_C)

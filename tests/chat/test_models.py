@@ -47,7 +47,7 @@ async def test_every_page_is_asked_for(upstream: RawUpstream, raw_target: Target
     ("body", "kind", "words"),
     [
         (plain(b"401 Unauthorized", b""), NotAuthorised, "token was refused"),
-        (plain(b"200 OK", b"<html>"), LLMProxyError, "isn't a chat answer"),
+        (plain(b"200 OK", b"<html>"), LLMProxyError, "can't be understood"),
     ],
 )
 async def test_failures_are_sentences(

@@ -32,6 +32,12 @@ async def test_answer_is_all_that_is_shown() -> None:
 
 
 @pytest.mark.anyio
+async def test_empty_answer_is_a_failure() -> None:
+    with pytest.raises(LLMProxyError, match="the answer was empty; try again"):
+        await ask_once(FakeClient(""), "a", Conversation(model="m"), Manner(), FakeScreen())
+
+
+@pytest.mark.anyio
 async def test_failure_comes_after_what_was_shown() -> None:
     screen = FakeScreen()
     with pytest.raises(LLMProxyError, match="busy"):

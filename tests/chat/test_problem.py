@@ -29,7 +29,9 @@ from llm_proxy.chat.problem import Problem, read_problem
         (b"[1]", Problem(message="")),
         (b"\xff\xfe", Problem(message="\ufffd\ufffd")),
         (b"", Problem(message="")),
-        (b"[" * 5000, Problem(message="[" * 199 + "…")),
+        (b'[{"error":{"code":400,"message":"Bad key"}}]', Problem(message="Bad key")),
+        (b"[]", Problem(message="")),
+        (b"[" * 5000, Problem(message="[" * 4096)),
     ],
 )
 def test_every_way_to_say_it_is_understood(body: bytes, problem: Problem) -> None:

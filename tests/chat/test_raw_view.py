@@ -5,6 +5,7 @@ import io
 import pytest
 
 from llm_proxy.chat.raw_view import RawView
+from llm_proxy.errors import LLMProxyError
 
 
 class _Terminal(io.StringIO):
@@ -30,6 +31,19 @@ def test_terminal_gets_no_sequences() -> None:
         view.add("\x1b[")
         view.add("31mred\x1b")
     assert file.getvalue() == "red\n"
+
+
+class _FullDisk(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_full_disk_is_told() -> None:
+    with (
+        pytest.raises(LLMProxyError, match="can't be written: No space"),
+        RawView(_FullDisk()) as v,
+    ):
+        v.add("a")
 
 
 def test_reader_that_has_gone_is_not_written_to_again() -> None:

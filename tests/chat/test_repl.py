@@ -62,6 +62,8 @@ def test_keys_are_silent_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
             assert not flags[3] & termios.ECHO
             assert flags[3] & termios.ISIG
             assert not flags[0] & termios.ICRNL
+            assert flags[6][termios.VSUSP] == flags[6][termios.VEOF] == b"\0"
+            assert flags[6][termios.VINTR] == b"\x03"
         assert termios.tcgetattr(end) == before
 
 

@@ -60,6 +60,25 @@ def test_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         transcript.save(tmp_path / "no" / "x.json", conversation, "openai", replaces=False)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "nul\0", "loop"])
+def test_name_that_no_file_can_have_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(LLMProxyError, match="can't be used"):
+        transcript.save(tmp_path / name, Conversation(model="m"), "openai", replaces=True)
+    with pytest.raises(LLMProxyError, match="can't be used"):
+        transcript.load(tmp_path / name)
+
+
+def test_pipe_is_neither_replaced_nor_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(LLMProxyError, match="is a device, a pipe"):
+        transcript.save(path, Conversation(model="m"), "openai", replaces=True)
+    with pytest.raises(LLMProxyError, match="is a device, a pipe"):
+        transcript.load(path)
+    assert path.is_fifo()
+
+
 GOOD = {
     "format": "llm-proxy chat",
     "version": 1,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -178,7 +181,7 @@ def test_search_with_limits_on_what_is_added_is_refused(llm_proxy: Run) -> None:
 def test_target_elsewhere_needs_a_yes(llm_proxy: Run) -> None:
     outcome = llm_proxy("benchmark", "--base-url", "https://api.example.com", "--token", "x")
     assert outcome.exit_code == 2
-    assert "Up to 101 requests each will be sent to api.example.com" in outcome.err
+    assert "Up to 101 requests will be sent to api.example.com" in outcome.err
     assert "--yes" in outcome.err
 
 
@@ -231,3 +234,19 @@ def test_environment_names_the_target(
     assert report["workload"]["base_url"] == f"http://{mock.address}"
     assert report["command"] == "llm-proxy benchmark --concurrency 2 --requests 4 --json"
     assert report["workload"]["tokens"] == 1
+
+
+def test_report_on_a_full_disk_is_one_sentence(mock: MockThread, tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "llm_proxy", "benchmark", "--base-url", f"http://{mock.address}"]
+            + ["--requests", "2", "--token", "sk-token"],
+            env={**os.environ, "LLM_PROXY_HOME": str(tmp_path)},
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert process.returncode == 1
+    assert "couldn't be written to stdout: No space left on device" in process.stderr

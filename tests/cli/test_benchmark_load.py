@@ -88,6 +88,13 @@ def test_search_begins_gently_where_it_costs() -> None:
     assert "highest rate" in elsewhere.describe().description
 
 
+def test_probes_are_long_enough_for_the_answers_they_allow() -> None:
+    slow = choose(find_max=True, slo=["p50=2s,p99=30s,errors=1%", "rps=5"])
+    assert slow.load.duration_s == 120
+    assert choose(find_max=True, slo=["p99=50ms"]).load.duration_s == 5
+    assert choose(find_max=True, slo=["p99=30s"], duration="3s").load.duration_s == 3
+
+
 def test_more_processes_than_connections_is_refused() -> None:
     with pytest.raises(WrongUsage, match="--processes 4 can't share --concurrency 2"):
         choose(processes=4, concurrency=2)

@@ -38,7 +38,7 @@ def test_every_file_that_is_asked_for_is_written(tmp_path: Path) -> None:
     outputs = Outputs(given(tmp_path))
     take = outputs.on_frame
     assert take is not None
-    take(frame())
+    take(frame(), 0)
     outputs.write(make_report(), histograms())
     outputs.check()
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 2
@@ -85,7 +85,7 @@ def test_full_disk_ends_the_lines_and_not_the_run() -> None:
     take = outputs.on_frame
     assert take is not None
     for _ in range(2000):  # more than a buffer holds
-        take(frame())
+        take(frame(), 0)
     outputs.write(make_report(), histograms())
     with pytest.raises(LLMProxyError, match="--csv couldn't be written: No space left"):
         outputs.check()

@@ -57,7 +57,7 @@ def test_session_runs_to_its_end(mock: MockThread) -> None:
         Course(),
         processes=2,
         view=view,
-        on_frame=frames.append,
+        on_frame=lambda frame, _run: frames.append(frame),
     )
     assert not measured.interrupted
     assert measured.results.side.requests == 30

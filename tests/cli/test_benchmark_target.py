@@ -199,7 +199,7 @@ def test_target_on_this_machine_is_warned_about_only(
 ) -> None:
     local = Targets(proxied=Target(base_url="http://127.0.0.1:1"))
     confirm_costs(local, choice(), yes=False)
-    assert "forwards to a paid API are billed" in capsys.readouterr().err
+    assert "what it forwards to a paid API is billed" in capsys.readouterr().err
 
 
 def test_throwaway_server_costs_nothing(capsys: pytest.CaptureFixture[str]) -> None:

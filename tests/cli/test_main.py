@@ -145,6 +145,27 @@ def test_reader_that_left_is_no_failure_worth_words(tmp_path: Path) -> None:
     assert process.returncode == 1
 
 
+def test_streams_that_a_launcher_left_closed_lead_nowhere(tmp_path: Path) -> None:
+    """Else the next file would become one of them."""
+    code = """if True:
+        import os, sys
+        from llm_proxy.cli import main
+        sys.argv[1:] = ["--version"]
+        try:
+            main()
+        except SystemExit:
+            print("nowhere", file=sys.stderr)
+        nowhere = os.stat(os.devnull).st_rdev
+        sys.exit(any(os.fstat(number).st_rdev != nowhere for number in range(3)))
+    """
+    process = subprocess.run(
+        ["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code],
+        env={**os.environ, "LLM_PROXY_HOME": str(tmp_path)},
+        check=False,
+    )
+    assert process.returncode == 0
+
+
 def test_ctrl_c_at_a_question_exits_130(
     in_terminal: Callable[[list[str], list[tuple[str, str]]], tuple[int, str]], tmp_path: Path
 ) -> None:

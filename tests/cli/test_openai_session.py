@@ -147,6 +147,24 @@ def test_pipe_gets_the_answer_and_nothing_else(environ: dict[str, str], mock: Mo
     assert done.stdout == b'You said: "one two".\n'
 
 
+def test_pipe_gets_utf_8_whatever_the_locale_says(
+    environ: dict[str, str], mock: MockThread
+) -> None:
+    environ["PYTHONIOENCODING"] = "ascii"
+    done = _pipe(environ, mock.address, stdin="é".encode())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "é" in done.stdout.decode()
+
+
+@pytest.mark.parametrize("option", ["--system", "--model"])
+def test_argument_that_is_not_utf_8_exits_2(
+    environ: dict[str, str], mock: MockThread, option: str
+) -> None:
+    done = _pipe(environ, mock.address, option, os.fsdecode(b"a\xff"))
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"must be UTF-8" in done.stderr
+
+
 def test_token_may_come_before_the_question(environ: dict[str, str], mock: MockThread) -> None:
     stdin = b"sk-from-stdin\none\n"
     done = _pipe(environ, mock.address, "--token", "-", "--max-tokens", "3", stdin=stdin)

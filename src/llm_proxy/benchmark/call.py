@@ -51,6 +51,7 @@ class CallBook:
     started_ns: int = 0
     makes_digests: bool = False
     reconnects: int = 0
+    shortest_stream: int = 1_000_000  # events of the shortest one that came whole
 
 
 class Call:
@@ -101,7 +102,8 @@ class Call:
         self._number = number
         self._body = body
         self._pair = pair
-        self._cancel_after = cancel_after
+        # Those that are over before they can be hung up on would be missing from the share.
+        self._cancel_after = min(cancel_after, max(self._book.shortest_stream - 1, 1))
         self._is_second_try = self._has_head = False
         self._status = self._received = self._sent_bytes = 0
         self._first_byte = self._proxy = self._upstream = NONE
@@ -185,6 +187,8 @@ class Call:
         meter = self._meter
         if meter is not None and (meter.has_error or not meter.is_complete):
             return BROKEN_STREAM
+        if meter is not None and meter.events:
+            self._book.shortest_stream = min(self._book.shortest_stream, meter.events)
         return OK
 
     def _end(self, outcome: int) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from llm_proxy.benchmark.precision import format_rate
 from llm_proxy.benchmark.report import FindMax, Probe
 
 MOST_PROBES: Final = 25
@@ -69,11 +70,13 @@ class Search:
             missed += not await self._passes(rate, is_confirmation=True)
         if missed:
             note = (
-                f"Contradicted: {rate:.4g}/s met the limits once, "
+                f"Contradicted: {format_rate(rate)}/s met the limits once, "
                 f"and missed them in {missed} of {CONFIRMATIONS} confirming windows."
             )
         else:
-            note = f"Confirmed: {rate:.4g}/s met the limits in {CONFIRMATIONS} more windows."
+            note = (
+                f"Confirmed: {format_rate(rate)}/s met the limits in {CONFIRMATIONS} more windows."
+            )
         return self._found(rate, note, confirmed=not missed)
 
     async def _passes(self, rate: float, *, is_confirmation: bool = False) -> bool:
@@ -82,7 +85,7 @@ class Search:
             probe = await self._look(rate, is_confirmation)
         if probe.rig_bound and not probe.passed:
             raise _Ended(
-                f"Bound by the rig: at {rate:.4g}/s the generator itself was the limit; "
+                f"Bound by the rig: at {format_rate(rate)}/s the generator itself was the limit; "
                 "use more --processes, or another machine."
             )
         return probe.passed

@@ -81,9 +81,9 @@ def _tiles(report: Report) -> Iterable[Element]:
     rate = format_rate(report.requests_per_second, spread.get("requests_per_second"))
     yield _tile("requests/s", rate, _range(report, "requests_per_second"))
     if latency is not None:
-        sure = spreads(latency, shares_of(latency, spread))
+        known = spreads(latency, shares_of(latency, spread))
         for name in ("p50", "p99"):
-            text = format_ms(getattr(latency, name), sure[name])
+            text = format_ms(getattr(latency, name), known[name])
             yield _tile(f"latency {name}", text, _range(report, f"latency_ms.{name}"))
     if report.added_latency_ms is not None:
         added = report.added_latency_ms

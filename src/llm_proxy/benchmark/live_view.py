@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -68,7 +69,8 @@ class LiveView:
         traceback: TracebackType | None,
     ) -> None:
         if self._screen is not None:
-            self._screen.stop()
+            with suppress(OSError):
+                self._screen.stop()
             self._screen = None
 
     def phase(
@@ -89,9 +91,13 @@ class LiveView:
             self._draw()
 
     def _draw(self) -> None:
-        if self._screen is not None:
+        if self._screen is None:
+            return
+        try:
             self._screen.update(self._lines(), refresh=True)
-            self._drawn_at = self._clock()
+        except OSError:
+            self._screen = None  # the terminal was closed: that costs the view, not the run
+        self._drawn_at = self._clock()
 
     def _lines(self) -> Text:
         width = min(self._console.width, _MOST) - 1

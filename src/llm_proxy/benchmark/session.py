@@ -11,12 +11,14 @@ import msgspec
 
 from llm_proxy.benchmark.collector import Collector
 from llm_proxy.benchmark.find_max import Search
+from llm_proxy.benchmark.keeping_pace import shortfall
 from llm_proxy.benchmark.live import Live
 from llm_proxy.benchmark.plan import Closed, Load, Open, Plan, Stage
+from llm_proxy.benchmark.precision import format_rate
 from llm_proxy.benchmark.repeats import median_run, spread_of, summary
 from llm_proxy.benchmark.report import Check, FindMax, Probe, ProcessUsage, Run, Spread
 from llm_proxy.benchmark.results import Results
-from llm_proxy.benchmark.samples import Frame, RigFigures
+from llm_proxy.benchmark.samples import OUTCOMES, UNSENT, Frame, RigFigures
 from llm_proxy.benchmark.thresholds import Threshold, check_error_rate
 from llm_proxy.errors import ConfigError
 
@@ -96,14 +98,15 @@ class Session:
         view: View,
         *,
         usage: Usage | None = None,
-        on_frame: Callable[[Frame], None] | None = None,
+        on_frame: Callable[[Frame, int], None] | None = None,
     ) -> None:
-        """`on_frame` gets what is measured, but not the warm-up."""
+        """`on_frame` gets what is measured, and in which run of it; not the warm-up."""
         self._rig = rig
         self._view = view
         self._usage = usage
         self._on_frame = on_frame
         self._is_stopped = False
+        self._run = -1  # which one is measured
 
     def stop(self) -> None:
         """Ends the run under way and begins no other."""
@@ -131,11 +134,13 @@ class Session:
 
     async def _measure(self, plan: Plan, title: str) -> _Measurement:
         collector = Collector(plan)
+        self._run += 1
         self._view.phase(title, total_s=_length_s(plan.load), total_requests=_amount(plan.load))
         self._watch_usage()
         figures = await self._observe(plan, collector, is_measured=True)
         results = collector.results(figures)
-        usage = None if self._usage is None else self._usage.finish(results.side.requests)
+        sent = results.side.requests - results.side.error_kinds.get(OUTCOMES[UNSENT], 0)
+        usage = None if self._usage is None else self._usage.finish(sent)
         return _Measurement(results, usage)
 
     def _watch_usage(self) -> None:
@@ -152,7 +157,7 @@ class Session:
         def take(frame: Frame) -> None:
             collector.add(frame)
             if is_measured and self._on_frame is not None:
-                self._on_frame(frame)
+                self._on_frame(frame, self._run)
 
         watch = asyncio.create_task(self._watch(collector, is_measured=is_measured))
         try:
@@ -187,11 +192,12 @@ class Session:
 
         async def probe(rate: float) -> Probe:
             nonlocal best_rate
-            measurement = await self._measure(at_rate(plan, rate), f"probing {rate:.4g}/s")
+            probed = at_rate(plan, rate)
+            measurement = await self._measure(probed, f"probing {format_rate(rate)}/s")
             if self._is_stopped:
                 best[:] = best or [measurement]
                 raise Interrupted
-            found = _judged(rate, measurement.results, service)
+            found = _judged(probed, measurement.results, service)
             if not best_rate or (found.passed and rate >= best_rate):
                 best[:] = [measurement]
                 best_rate = rate if found.passed else 0.0
@@ -221,10 +227,13 @@ def at_rate(plan: Plan, rate: float) -> Plan:
     return msgspec.structs.replace(plan, load=load)
 
 
-def _judged(rate: float, results: Results, service: Service) -> Probe:
+def _judged(plan: Plan, results: Results, service: Service) -> Probe:
+    assert isinstance(plan.load, Open)
     missed = [check.message for check in service.checks(results) if not check.passed]
+    if reason := shortfall(results.series, plan.load):
+        missed.append(reason)
     return Probe(
-        rate=rate,
+        rate=plan.load.start_rate,
         requests_per_second=results.side.requests_per_second,
         passed=not missed,
         reason="; ".join(missed),

@@ -69,8 +69,9 @@ def _generator(report: Report) -> Iterator[str]:
     rig = report.rig
     processes = "1 process" if rig.processes == 1 else f"{rig.processes} processes, the busiest"
     yield f"{processes} {rig.cpu_share:.0%} of a core".replace("%", " %")
-    lag = [format_ms(value) for value in (rig.loop_lag_p50_ms, rig.loop_lag_p99_ms)]
-    yield f"loop lag p50 {lag[0]}, p99 {lag[1]}, max {format_ms(rig.loop_lag_max_ms)}"
+    if rig.loop_lag_max_ms:  # else the run was over before it could be seen
+        lag = [format_ms(value) for value in (rig.loop_lag_p50_ms, rig.loop_lag_p99_ms)]
+        yield f"loop lag p50 {lag[0]}, p99 {lag[1]}, max {format_ms(rig.loop_lag_max_ms)}"
     if rig.late_ms is not None:
         yield f"late sends p50 {format_ms(rig.late_ms.p50)}, p99 {format_ms(rig.late_ms.p99)}"
     if rig.unsent:

@@ -91,7 +91,9 @@ def show_series(page: Page, report: Report) -> None:
     ]
     page.table([row for row in rows if row], "lw" if len(rows[0]) == 2 else "llw")
     failed = [f"{one.at_s:.3g} s ({one.errors:,})" for one in report.series if one.errors]
-    if failed:
+    if len(failed) == len(report.series):
+        page.line(Text("errors all the time", style="red"))
+    elif failed:
         more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
         page.line(Text(f"errors at {', '.join(failed[:_MOST_NAMED])}{more}", style="red"))
 

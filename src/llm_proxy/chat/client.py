@@ -22,6 +22,9 @@ _MOST_WORDINGS: Final = 3
 # What llm-proxy says of an exchange, for --verbose.
 _SHOWN_HEADERS: Final = ("llm-proxy-request-id", "server-timing", "cache-status")
 
+# What bytes of others may raise when they are decoded.
+_NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 OnText = Callable[[str], None]
 Trace = Callable[[str, object], None]  # what it is, and a JSON document
 
@@ -68,10 +71,10 @@ class ChatClient:
             body=self._dialect.body(question),
         )
         self._trace("request", lambda: call.body)
-        reading = _Reading(self._dialect, on_text)
+        reading = _Reading(self._target, self._dialect, on_text)
         async with self._http.answer_to(call) as answer:
             self._trace("answer", lambda: _head(answer))
-            if answer.headers.get("content-type", "").startswith("text/event-stream"):
+            if _is_stream(answer):
                 await reading.read_stream(answer)
             else:
                 body = await self._http.read_all(answer)
@@ -87,7 +90,8 @@ class ChatClient:
 class _Reading:
     """One answer as it comes in."""
 
-    def __init__(self, dialect: Dialect, on_text: OnText) -> None:
+    def __init__(self, target: Target, dialect: Dialect, on_text: OnText) -> None:
+        self._target = target
         self._dialect = dialect
         self._on_text = on_text
         self._started = time.monotonic()
@@ -106,7 +110,7 @@ class _Reading:
                 if self._has_ended:
                     return
             for data in events.finish():
-                self._take_event(answer, data)
+                self._take_last(data)
         except EventTooLong as exc:
             raise failures.not_understood(str(answer.url), "an event without an end") from exc
         if not self._has_ended and self._finish is None:
@@ -116,7 +120,7 @@ class _Reading:
         """Also of a server that was asked for a stream and doesn't make any."""
         try:
             part = self._dialect.whole(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        except _NOT_JSON as exc:
             raise failures.not_understood(str(answer.url), str(exc)) from exc
         self._take(part, at=None)
 
@@ -133,13 +137,21 @@ class _Reading:
             return
         try:
             part = self._dialect.part(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        except _NOT_JSON as exc:
             raise failures.not_understood(str(answer.url), str(exc)) from exc
+        self._take(part, at=time.monotonic() - self._started)
+
+    def _take_last(self, data: bytes) -> None:
+        """What had no blank line behind it, and so may be a part of an event only."""
+        try:
+            part = self._dialect.part(data)
+        except _NOT_JSON as exc:
+            raise failures.broken_off() from exc
         self._take(part, at=time.monotonic() - self._started)
 
     def _take(self, part: Part, *, at: float | None) -> None:
         if part.failure is not None:
-            raise failures.gave_up(part.failure)
+            raise failures.gave_up(self._target.hide_token(part.failure))
         self._usage = self._usage.merged(part.usage)
         self._finish = part.finish or self._finish
         self._has_ended = part.is_end
@@ -147,6 +159,11 @@ class _Reading:
             if self._first_text_s is None:
                 self._first_text_s = at
             self._on_text(part.text)
+
+
+def _is_stream(answer: httpx.Response) -> bool:
+    kind: str = answer.headers.get("content-type", "")
+    return kind.lower().startswith("text/event-stream")
 
 
 def _head(answer: httpx.Response) -> dict[str, object]:

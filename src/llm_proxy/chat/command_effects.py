@@ -88,21 +88,20 @@ class CommandEffects:
         path = _path(argument.removeprefix(_FORCE).strip() if forced else argument, "save")
         if not self._conversation.turns:
             raise LLMProxyError("nothing was said yet, so there is nothing to save")
-        existed = path.exists()
-        replaces = forced or path.resolve() in self._own_files
+        replaces = forced or path.absolute() in self._own_files
         api = self._session.manner.api
         try:
-            transcript.save(path, self._conversation, api, replaces=replaces)
+            existed = transcript.save(path, self._conversation, api, replaces=replaces)
         except FileExistsError as exc:
             raise LLMProxyError(f"{path} exists; `/save {_FORCE} {path}` replaces it") from exc
-        self._own_files.add(path.resolve())
+        self._own_files.add(path.absolute())
         verb = "Replaced" if existed else "Saved to"
         self._screen.tell(f"{verb} {path}: {_count(self._conversation)}.")
 
     def _load(self, argument: str) -> None:
         path = _path(argument, "load")
         conversation, api = transcript.load(path)
-        self._own_files.add(path.resolve())
+        self._own_files.add(path.absolute())
         model, note = conversation.model, ""
         if api != self._session.manner.api:
             model = self._conversation.model

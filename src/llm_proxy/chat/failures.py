@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import ceil
 
+from llm_proxy.chat.plain_text import clean_line
 from llm_proxy.chat.problem import Problem
 from llm_proxy.errors import LLMProxyError, NotAuthorised, NotFound, Unreachable
 
 _NEW_TOKEN = "make a new one with `llm-proxy manage token generate`"
 _LONGEST_WAIT_S = 7 * 86400
+_LONGEST_QUOTE = 300  # characters of what others say
 
 
 def refused(
@@ -22,7 +24,7 @@ def refused(
     1. 401, 403: the token   2. 404: the model or the path   3. 429: too much
     4. 3xx: elsewhere        5. what was sent is wrong       6. the other side failed
     """
-    said = f": {_without_advice(problem.message)}" if problem.message else ""
+    said = _quoted(_without_advice(problem.message))
     if status == 401:
         return NotAuthorised(
             f"the token was refused{said}; {_NEW_TOKEN} and pass it with --token or PROXY_TOKEN"
@@ -37,7 +39,7 @@ def refused(
     if status == 429:
         return LLMProxyError(_too_much(said, problem, headers))
     if status < 400:
-        where = problem.message or headers.get("location", "elsewhere")
+        where = _shortened(problem.message or clean_line(headers.get("location", "elsewhere")))
         return LLMProxyError(
             f"{url} answered {status} and points to {where}, where the token isn't sent; "
             "check --base-url"
@@ -53,6 +55,14 @@ def refused(
 def _without_advice(message: str) -> str:
     """What llm-proxy tells a client to do is said here with the command that does it."""
     return message.removesuffix("; ask for a new one")
+
+
+def _quoted(message: str) -> str:
+    return f": {_shortened(message)}" if message else ""
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 1] + "…"
 
 
 _UNREACHABLE = {"upstream_unreachable", "upstream_timeout", "circuit_open"}
@@ -105,6 +115,27 @@ def unreachable(base_url: str, reason: str) -> Unreachable:
     )
 
 
+def untrusted(base_url: str, reason: str) -> Unreachable:
+    return Unreachable(
+        f"the certificate of {base_url} can't be trusted ({reason}); if the server is yours, "
+        "name the file of its authority in SSL_CERT_FILE"
+    )
+
+
+def no_way(base_url: str, reason: str) -> Unreachable:
+    return Unreachable(
+        f"{base_url} can't be asked the way the environment says ({reason}); "
+        "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY"
+    )
+
+
+def no_answer(base_url: str, reason: str) -> LLMProxyError:
+    return LLMProxyError(
+        f"{base_url} closed the connection or doesn't speak HTTP ({reason}); "
+        "check --base-url, or try again"
+    )
+
+
 def silent(base_url: str, limit_s: float) -> Unreachable:
     return Unreachable(f"nothing came from {base_url} for {limit_s:.0f} s; try again")
 
@@ -114,12 +145,13 @@ def broken_off() -> LLMProxyError:
 
 
 def gave_up(message: str) -> LLMProxyError:
-    said = f": {message}" if message else ""
-    return LLMProxyError(f"the other side gave up in the middle of the answer{said}; try again")
+    return LLMProxyError(
+        f"the other side gave up in the middle of the answer{_quoted(message)}; try again"
+    )
 
 
 def not_understood(url: str, reason: str) -> LLMProxyError:
     return LLMProxyError(
-        f"{url} answered with something that isn't a chat answer ({reason}); "
+        f"{url} answered with something that can't be understood ({reason}); "
         "check --base-url and --api"
     )

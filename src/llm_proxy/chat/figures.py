@@ -80,7 +80,7 @@ def _tokens(answer: Answer) -> str:
         return "tokens unknown"
     sent = "?" if usage.tokens_in is None else f"{usage.tokens_in:,}"
     came = "?" if usage.tokens_out is None else f"{usage.tokens_out:,}"
-    return f"{sent} tokens in, {came} out"
+    return f"{sent} {'token' if sent == '1' else 'tokens'} in, {came} out"
 
 
 def _rounded(rate: float) -> str:

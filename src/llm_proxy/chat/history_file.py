@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Final
@@ -49,7 +50,8 @@ class HistoryFile:
             return  # a full disk is no reason to end a conversation
         self._count += 1
         if self._count > 2 * KEPT:
-            self.load()
+            with contextlib.suppress(ConfigError):
+                self.load()
 
     def _cut(self, entries: list[str]) -> None:
         kept = entries[-KEPT:]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -18,13 +19,14 @@ from llm_proxy import address
 from llm_proxy.chat import failures
 from llm_proxy.chat.problem import Problem, read_problem
 from llm_proxy.chat.target import Target
-from llm_proxy.errors import LLMProxyError
-from llm_proxy.secrets import mask
+from llm_proxy.errors import ConfigError, LLMProxyError
 
 IDLE_S: Final = 300.0  # a reasoning model may be silent for long; the whole has no limit
 _CONNECT_S: Final = 5.0
 _LARGEST_BODY: Final = 64 << 20
 _LARGEST_REFUSAL: Final = 64 << 10
+# Of OpenSSL's message, what a person may understand.
+_CERTIFICATE: Final = re.compile(r"CERTIFICATE_VERIFY_FAILED\] (?:[^:]*: )?(.*?)\.?(?: \(_ssl|$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,18 +65,21 @@ class HttpClient:
         verify = target.tls or _trusted_roots(target.base_url)
         if transport is None and target.socket is not None:
             transport = httpx.AsyncHTTPTransport(uds=target.socket, verify=verify)
-        self._http = httpx.AsyncClient(
-            # Compressed events would come in clots.
-            headers={
-                "User-Agent": f"llm-proxy/{llm_proxy.__version__}",
-                "Accept-Encoding": "identity",
-            },
-            timeout=httpx.Timeout(idle_s, connect=_CONNECT_S),
-            follow_redirects=False,  # the token goes nowhere else
-            trust_env=not _is_local(target),  # no proxy between a machine and itself
-            verify=verify,
-            transport=transport,
-        )
+        try:
+            self._http = httpx.AsyncClient(
+                # Compressed events would come in clots.
+                headers={
+                    "User-Agent": f"llm-proxy/{llm_proxy.__version__}",
+                    "Accept-Encoding": "identity",
+                },
+                timeout=httpx.Timeout(idle_s, connect=_CONNECT_S),
+                follow_redirects=False,  # the token goes nowhere else
+                trust_env=not _is_local(target),  # no proxy between a machine and itself
+                verify=verify,
+                transport=transport,
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as exc:  # SOCKS; other strange proxies
+            raise failures.no_way(target.base_url, str(exc).partition(". ")[0]) from exc
         self._found: dict[str, str] = {}  # first url: the one that was there
 
     async def __aenter__(self) -> Self:
@@ -98,7 +103,7 @@ class HttpClient:
         for url in urls:
             with self._failures_translated():
                 request = self._request(call, url)
-                answer = await self._http.send(request, stream=True)
+                answer = await self._send(request)
                 try:
                     if answer.is_success:
                         self._found[first] = url
@@ -107,11 +112,20 @@ class HttpClient:
                     refused = await self._refusal(answer, call, url)
                 finally:
                     await answer.aclose()
-            refusal = refusal if refusal and not _is_of_the_model(refused, call) else refused
-            if refused.status != 404 or _is_of_the_model(refused, call):
+            was_there = refused.status != 404 or _is_of_the_model(refused, call)
+            if refusal is None or was_there:
+                refusal = refused
+            if was_there:
                 break
         assert refusal is not None
         raise refusal
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return await self._http.send(request, stream=True)
+        except (httpx.RemoteProtocolError, httpx.ReadError) as exc:
+            reason = str(exc) or "the connection was reset"
+            raise failures.no_answer(self.target.base_url, reason) from exc
 
     async def read_all(self, answer: httpx.Response, most: int = _LARGEST_BODY) -> bytes:
         body = bytearray()
@@ -131,15 +145,17 @@ class HttpClient:
 
     async def _refusal(self, answer: httpx.Response, call: Call, url: str) -> Refused:
         body = bytearray()
-        async for piece in answer.aiter_bytes():
-            body += piece
-            if len(body) > _LARGEST_REFUSAL:
-                break
+        with suppress(httpx.TransportError, httpx.DecodingError):  # the status says enough
+            async for piece in answer.aiter_bytes():
+                body += piece
+                if len(body) > _LARGEST_REFUSAL:
+                    break
         problem = read_problem(bytes(body))
-        token = self.target.token.reveal()
-        problem = Problem(message=problem.message.replace(token, mask(token)), code=problem.code)
+        hide = self.target.hide_token
+        problem = Problem(message=hide(problem.message), code=problem.code)
+        headers = {name: hide(value) for name, value in answer.headers.items()}
         explained = failures.refused(
-            answer.status_code, problem, answer.headers, url=url, model=call.model
+            answer.status_code, problem, headers, url=url, model=call.model
         )
         return Refused(answer.status_code, problem, explained)
 
@@ -152,7 +168,11 @@ class HttpClient:
             raise failures.unreachable(base_url, f"no connection in {_CONNECT_S:.0f} s") from exc
         except httpx.TimeoutException as exc:
             raise failures.silent(base_url, self._idle_s) from exc
+        except httpx.ProxyError as exc:
+            raise failures.no_way(base_url, str(exc)) from exc
         except httpx.ConnectError as exc:
+            if found := _CERTIFICATE.search(str(exc)):
+                raise failures.untrusted(base_url, found[1]) from exc
             raise failures.unreachable(base_url, _reason(exc)) from exc
         except httpx.DecodingError as exc:
             raise failures.not_understood(base_url, str(exc)) from exc
@@ -179,7 +199,13 @@ def _is_local(target: Target) -> bool:
 def _trusted_roots(url: str) -> ssl.SSLContext:
     """Loading the roots takes longer than a request, and plain HTTP has no use for them."""
     if url.startswith("https:"):
-        return httpx.create_ssl_context()
+        try:
+            return httpx.create_ssl_context()
+        except OSError as exc:
+            raise ConfigError(
+                f"the roots of SSL_CERT_FILE or SSL_CERT_DIR can't be read ({exc.strerror}); "
+                "name a file of certificates, or unset it"
+            ) from exc
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody
 
 

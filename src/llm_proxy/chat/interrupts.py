@@ -22,15 +22,17 @@ class Interrupts:
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
-        before = [signal.getsignal(number) for number in _SIGNALS]
-        for number in _SIGNALS:
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        # What nohup, or a shell for its background, had ignored stays so.
+        taken = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+        for number in taken:
             loop.add_signal_handler(number, self.take, number, task)
         try:
             yield
         finally:
-            for number, handler in zip(_SIGNALS, before, strict=True):
+            for number in taken:
                 loop.remove_signal_handler(number)
-                signal.signal(number, handler)
+                signal.signal(number, before[number])
 
     def take(self, number: int, task: asyncio.Task[object]) -> None:
         if number == signal.SIGINT and self._stop is not None:
@@ -41,9 +43,9 @@ class Interrupts:
 
     @contextmanager
     def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Ctrl-C calls `stop` meanwhile."""
-        self._stop = stop
+        """Ctrl-C calls `stop` meanwhile, and then what it called before."""
+        before, self._stop = self._stop, stop
         try:
             yield
         finally:
-            self._stop = None
+            self._stop = before

@@ -54,6 +54,7 @@ class LineEditor:
             prompt_continuation=_continuation,
             multiline=True,
             history=KeptHistory(history),
+            enable_suspend=True,
             completer=CommandCompleter(),
             complete_while_typing=Condition(_is_at_a_command),
             key_bindings=key_bindings(),
@@ -66,7 +67,7 @@ class LineEditor:
 
     async def read(self) -> str:
         """One entry, which may have several lines. Raises EOFError and CtrlC."""
-        return await self._session.prompt_async(handle_sigint=False)
+        return _as_utf_8(await self._session.prompt_async(handle_sigint=False))
 
 
 class CommandCompleter(Completer):
@@ -107,7 +108,7 @@ class KeptHistory(History):
 
     def store_string(self, string: str) -> None:
         if self._file is not None:
-            self._file.add(string)
+            self._file.add(_as_utf_8(string))
 
 
 def key_bindings() -> KeyBindings:
@@ -135,6 +136,11 @@ def key_bindings() -> KeyBindings:
             event.app.exit(exception=CtrlC)
 
     return bindings
+
+
+def _as_utf_8(text: str) -> str:
+    """Bytes of another encoding come as surrogates, which can't be sent or stored."""
+    return text.encode(errors="replace").decode()
 
 
 def _continuation(width: int, line_number: int, wrap_count: int) -> AnyFormattedText:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
@@ -35,11 +36,13 @@ class MarkdownView:
         self._open = ""  # the blocks that aren't done
         self._done_lines = 0  # of the first open block: those that stay as they are
         self._is_first = True
+        self._is_open = False
         self._timer: asyncio.TimerHandle | None = None
         self._drawn_at = 0.0
         self._rest_s = _INTERVAL_S
 
     def __enter__(self) -> Self:
+        self._is_open = True
         self._write(HIDE_CURSOR + self._margin)
         self._lines.show([], [self._waiting], width=self._console.width)
         return self
@@ -52,6 +55,7 @@ class MarkdownView:
     ) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._is_open = False
         self._open += self._clean.finish()
         try:
             self._draw(is_end=True)
@@ -63,6 +67,16 @@ class MarkdownView:
         if self._timer is None:
             wait = max(0.0, self._drawn_at + self._rest_s - time.monotonic())
             self._timer = asyncio.get_running_loop().call_later(wait, self._draw_again)
+
+    def above(self, show: Callable[[], None]) -> None:
+        """Something that stays, above what is still drawn again."""
+        if not self._is_open:
+            show()
+            return
+        self._lines.show([], [], width=self._console.width)
+        show()
+        self._write(self._margin)
+        self._draw()
 
     @property
     def _waiting(self) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from llm_proxy.chat.conversation import Conversation
+from llm_proxy.chat.plain_text import clean_line
+from llm_proxy.chat.question import Answer
 from llm_proxy.chat.screen import Screen
 from llm_proxy.chat.session import Asks, Manner
 from llm_proxy.errors import LLMProxyError
@@ -25,6 +27,23 @@ def decode_question(raw: bytes) -> str:
 async def ask_once(
     client: Asks, text: str, conversation: Conversation, manner: Manner, screen: Screen
 ) -> None:
-    """Raises LLMProxyError, also after a part of the answer was shown."""
+    """Raises LLMProxyError, also after a part of the answer was shown and when there is none."""
+    is_empty = True
+
     with screen.answer() as view:
-        await client.ask(manner.question(conversation, text), view.add)
+
+        def add(said: str) -> None:
+            nonlocal is_empty
+            is_empty = False
+            view.add(said)
+
+        answer = await client.ask(manner.question(conversation, text), add)
+    if is_empty:
+        raise LLMProxyError(_why_empty(answer))
+
+
+def _why_empty(answer: Answer) -> str:
+    if answer.was_cut:
+        return "the limit of tokens was reached before anything was said; raise --max-tokens"
+    why = f" (it ended with {clean_line(answer.finish)})" if answer.finish else ""
+    return f"the answer was empty{why}; try again, or ask another model"

@@ -48,7 +48,6 @@ def clean(text: str) -> str:
     return _CONTROLS.sub("", _SEQUENCES.sub("", text))
 
 
-def clean_line(text: str, *, longest: int = 300) -> str:
-    """The same as one line that isn't too long for a message."""
-    line = " ".join(clean(text.replace("\r", "\n")).split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
+def clean_line(text: str) -> str:
+    """The same as one line."""
+    return " ".join(clean(text.replace("\r", "\n")).split())

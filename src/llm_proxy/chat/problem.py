@@ -12,7 +12,7 @@ from llm_proxy.chat.plain_text import clean_line
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    message: str  # one line without control characters; may be empty
+    message: str  # one line of any length without control characters; may be empty
     code: str = ""
 
     @property
@@ -27,6 +27,8 @@ def read_problem(body: bytes) -> Problem:
         document = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return Problem(message=_first_words(body))
+    if isinstance(document, list) and document:  # Google's, where it speaks as OpenAI does
+        document = document[0]
     error = document.get("error", document) if isinstance(document, dict) else document
     code = error.get("code") or error.get("type") if isinstance(error, dict) else ""
     return Problem(message=problem_text(error), code=code if isinstance(code, str) else "")
@@ -42,4 +44,4 @@ def problem_text(error: Any) -> str:
 def _first_words(body: bytes) -> str:
     """A line of text may explain something, a page of HTML doesn't."""
     text = body[:4096].decode("utf-8", "replace").strip()
-    return "" if text.startswith("<") else clean_line(text, longest=200).rstrip(".")
+    return "" if text.startswith("<") else clean_line(text).rstrip(".")

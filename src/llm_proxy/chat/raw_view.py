@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from llm_proxy.chat.plain_text import PlainText
+from llm_proxy.errors import LLMProxyError
 
 
 class RawView:
@@ -26,8 +27,8 @@ class RawView:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if isinstance(exc, OSError):
-            return  # whoever read it has gone
+        if isinstance(exc, OSError) or (exc is not None and isinstance(exc.__cause__, OSError)):
+            return  # whoever read it has gone, or the disk is full
         if self._clean is not None:
             self._put(self._clean.finish())
         if self._last and not self._last.endswith("\n"):
@@ -37,7 +38,13 @@ class RawView:
         self._put(text if self._clean is None else self._clean.feed(text))
 
     def _put(self, text: str) -> None:
-        if text:
+        if not text:
+            return
+        try:
             self._file.write(text)
             self._file.flush()
-            self._last = text[-1]
+        except BrokenPipeError:
+            raise
+        except OSError as exc:
+            raise LLMProxyError(f"the answer can't be written: {exc.strerror or exc}") from exc
+        self._last = text[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import termios
 from collections.abc import Iterator
@@ -44,14 +45,23 @@ async def run_repl(reader: Reader, effects: CommandEffects, screen: Screen) -> i
 @contextlib.contextmanager
 def silent_keys() -> Iterator[None]:
     """What is typed while an answer comes isn't echoed into it; the next prompt has it, as typed:
-    an Enter, which is a CR, would become a LF on the way."""
+    an Enter, which is a CR, would become a LF on the way. Ctrl-D and Ctrl-Z wait for it, too:
+    whoever suspends now would be left without a cursor."""
     try:
         descriptor = sys.stdin.fileno()
         before = termios.tcgetattr(descriptor)
     except (OSError, ValueError, termios.error):  # no terminal
         yield
         return
-    quiet = [before[0] & ~termios.ICRNL, *before[1:3], before[3] & ~termios.ECHO, *before[4:]]
+    keys = list(before[6])
+    keys[termios.VEOF] = keys[termios.VSUSP] = os.fpathconf(descriptor, "PC_VDISABLE").to_bytes()
+    quiet = [
+        before[0] & ~termios.ICRNL,
+        *before[1:3],
+        before[3] & ~termios.ECHO,
+        *before[4:6],
+        keys,
+    ]
     termios.tcsetattr(descriptor, termios.TCSANOW, quiet)
     try:
         yield

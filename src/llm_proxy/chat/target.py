@@ -6,7 +6,7 @@ import ssl
 from dataclasses import dataclass
 
 from llm_proxy.chat.question import Api
-from llm_proxy.secrets import Secret
+from llm_proxy.secrets import Secret, mask
 
 _UNIX = "unix:"
 
@@ -22,6 +22,11 @@ class Target:
     def socket(self) -> str | None:
         """The path of a Unix socket."""
         return self.base_url[len(_UNIX) :] if self.base_url.startswith(_UNIX) else None
+
+    def hide_token(self, text: str) -> str:
+        """What a server says, which may repeat what it was sent."""
+        token = self.token.reveal()
+        return text.replace(token, mask(token))
 
     def urls(self, path: str) -> list[str]:
         """Where a path may be, the likelier place first.

@@ -24,10 +24,12 @@ class TerminalScreen:
         self._file = out
         self._out = Console(file=out, theme=THEME, highlight=False)
         self._messages = Console(file=messages, highlight=False)
+        self._drawn: MarkdownView | None = None
 
     def answer(self) -> AbstractContextManager[AnswerView]:
         if self._out.is_terminal and not self._out.is_dumb_terminal:
-            return MarkdownView(self._out, margin=self._margin)
+            self._drawn = MarkdownView(self._out, margin=self._margin)
+            return self._drawn
         return RawView(self._file)
 
     def figures(self, line: str) -> None:
@@ -52,7 +54,11 @@ class TerminalScreen:
         import msgspec
 
         text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
-        self._messages.print(Text(clean(f"{name}: {text}"), style="dim"), soft_wrap=True)
+        line = Text(clean(f"{name}: {text}"), style="dim")
+        if self._drawn is None:
+            self._messages.print(line, soft_wrap=True)
+        else:
+            self._drawn.above(lambda: self._messages.print(line, soft_wrap=True))
 
     def _print(self, what: Text | Table) -> None:
         """With a blank line behind it, as everything has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import Final, Literal
 
@@ -9,7 +10,7 @@ import msgspec
 
 from llm_proxy.chat.conversation import Conversation, Turn
 from llm_proxy.chat.question import Api
-from llm_proxy.errors import ConfigError, LLMProxyError
+from llm_proxy.errors import LLMProxyError
 from llm_proxy.home import write_private
 
 FORMAT: Final = "llm-proxy chat"
@@ -40,17 +41,17 @@ class _Kind(msgspec.Struct):
     version: int | None = None
 
 
-def save(path: Path, conversation: Conversation, api: Api, *, replaces: bool) -> None:
-    """Raises FileExistsError unless it may replace a file, and ConfigError."""
+def save(path: Path, conversation: Conversation, api: Api, *, replaces: bool) -> bool:
+    """Whether a file was replaced. Raises FileExistsError unless that may be, and LLMProxyError."""
+    was_there = _is_file(path)
     messages = []
     for turn in conversation.turns:
         messages.append(_Message("user", turn.asked))
         messages.append(_Message("assistant", turn.said, turn.model, turn.was_stopped))
     file = _File(FORMAT, VERSION, api, conversation.model, conversation.system, messages)
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder; name a file")
     text = msgspec.json.format(msgspec.json.encode(file), indent=2).decode()
     write_private(path, text + "\n", replace=replaces)
+    return was_there
 
 
 def load(path: Path) -> tuple[Conversation, Api]:
@@ -92,7 +93,25 @@ def _turns(path: Path, file: _File) -> list[Turn]:
     return turns
 
 
+def _is_file(path: Path) -> bool:
+    """False when nothing is there; raises LLMProxyError for what is neither: a device would be
+    replaced, and a pipe may never end."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in it
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        raise LLMProxyError(f"{path} can't be used: {reason}; name another file") from exc
+    if stat.S_ISDIR(mode):
+        raise LLMProxyError(f"{path} is a folder; name a file")
+    if not stat.S_ISREG(mode):
+        raise LLMProxyError(f"{path} is a device, a pipe or a socket; name a file")
+    return True
+
+
 def _read(path: Path) -> bytes:
+    _is_file(path)
     try:
         with path.open("rb") as file:
             raw = file.read(_LARGEST + 1)

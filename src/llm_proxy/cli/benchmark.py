@@ -12,7 +12,7 @@ import typer
 
 from llm_proxy.cli import benchmark_options as options
 from llm_proxy.cli.benchmark_options import Given
-from llm_proxy.errors import Unreachable, WrongUsage
+from llm_proxy.errors import LLMProxyError, Unreachable, WrongUsage
 
 if TYPE_CHECKING:
     from llm_proxy.benchmark.composition import Circumstances, Limits
@@ -296,7 +296,13 @@ def _report(
 
     report = checked(compose(measured, circumstances), prepared.limits)
     outputs.write(report, measured.results.histograms)  # first: a pipe may end the printing
-    _print(report, as_json=prepared.given.as_json)
+    try:
+        _print(report, as_json=prepared.given.as_json)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise LLMProxyError(f"the report couldn't be written to stdout: {exc.strerror}") from exc
     outputs.check()
     if report.interrupted:
         return _INTERRUPTED

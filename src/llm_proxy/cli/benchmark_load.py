@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 CONCURRENCY: Final = 10
 DURATION_S: Final = 10.0
 PROBE_S: Final = 5.0
+_PROBE_LIMITS: Final = 4  # a probe is as many times as long as the slowest answer it allows
 WARM_UP_S: Final = 1.0
 REQUESTS_ELSEWHERE: Final = 100  # each of them may be billed
 LONGEST_S: Final = 24 * 3600.0
@@ -159,7 +160,7 @@ def _constant(given: Given, rate: float, is_elsewhere: bool) -> tuple[Stage, ...
     elif given.requests is not None:
         duration_s = given.requests / rate
     elif given.find_max:
-        duration_s = PROBE_S
+        duration_s = _probe_s(given)
     else:
         duration_s = REQUESTS_ELSEWHERE / rate if is_elsewhere else DURATION_S
     if duration_s > LONGEST_S:
@@ -168,6 +169,14 @@ def _constant(given: Given, rate: float, is_elsewhere: bool) -> tuple[Stage, ...
             "give fewer, or a higher rate"
         )
     return (Stage(duration_s=duration_s, rate=rate),)
+
+
+def _probe_s(given: Given) -> float:
+    from llm_proxy.benchmark.thresholds import parse_slo
+
+    limits = parse_slo(",".join(given.slo)) if given.slo else ()
+    longest_ms = max((one.limit for one in limits if one.metric.unit == "ms"), default=0.0)
+    return max(PROBE_S, _PROBE_LIMITS * longest_ms / 1000)
 
 
 def _warm_up_s(given: Given, *, is_elsewhere: bool, is_throwaway: bool) -> float:

@@ -46,7 +46,7 @@ class Outputs:
             self._created.append(path)
 
     @property
-    def on_frame(self) -> Callable[[Frame], None] | None:
+    def on_frame(self) -> Callable[[Frame, int], None] | None:
         """Takes what --csv writes; None when nobody asked for it."""
         from llm_proxy.benchmark.csv_samples import CsvSamples
 
@@ -56,12 +56,12 @@ class Outputs:
         self._csv = CsvSamples(self._csv_file)
         return self._add
 
-    def _add(self, frame: Frame) -> None:
+    def _add(self, frame: Frame, run: int) -> None:
         """A disk that is full costs the file, not the run."""
         if self._csv is None:
             return
         try:
-            self._csv.add(frame)
+            self._csv.add(frame, run)
         except OSError as exc:
             self._fail("--csv", exc)
             self._csv = None

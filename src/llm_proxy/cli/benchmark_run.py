@@ -21,7 +21,7 @@ def run_session(
     processes: int,
     view: View,
     usage: Usage | None = None,
-    on_frame: Callable[[Frame], None] | None = None,
+    on_frame: Callable[[Frame, int], None] | None = None,
 ) -> Measured:
     """Raises KeyboardInterrupt when it was ended before there was anything to report."""
     import uvloop

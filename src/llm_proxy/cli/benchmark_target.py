@@ -93,9 +93,10 @@ def confirm_costs(targets: Targets, choice: LoadChoice, *, yes: bool) -> None:
         return
     elsewhere = targets.elsewhere
     if not elsewhere:
-        _tell("The target is on this machine; requests that it forwards to a paid API are billed.")
+        _tell("The target is on this machine; what it forwards to a paid API is billed.")
         return
-    warning = f"{_amount(choice, len(elsewhere))} will be sent to {_hosts(elsewhere)}, and may be billed there."
+    amount = _amount(choice, len(elsewhere))
+    warning = f"{amount} will be sent to {_hosts(elsewhere)}, and may be billed there."
     if yes:
         _tell(warning)
     elif not sys.stdin.isatty():

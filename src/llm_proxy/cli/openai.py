@@ -14,6 +14,16 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+
+def _check_text(value: str | None) -> str | None:
+    if value is not None and not value.isprintable():
+        try:
+            value.encode()
+        except UnicodeEncodeError as exc:  # other bytes of arguments come as surrogates
+            raise typer.BadParameter(f"must be UTF-8, and isn't at character {exc.start}") from exc
+    return value
+
+
 _DEFAULT_MODELS = {"openai": "gpt-4.1-mini", "anthropic": "claude-haiku-4-5"}
 
 
@@ -27,6 +37,7 @@ def chat(
             "-m",
             envvar="MODEL",
             metavar="NAME",
+            callback=_check_text,
             help=f"Whom to ask; else {_DEFAULT_MODELS['openai']}, "
             f"or {_DEFAULT_MODELS['anthropic']} of Anthropic.",
         ),
@@ -38,6 +49,7 @@ def chat(
             "-s",
             envvar="SYSTEM_PROMPT",
             metavar="TEXT",
+            callback=_check_text,
             help="System prompt; else none is sent.",
         ),
     ] = None,

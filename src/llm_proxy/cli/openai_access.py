@@ -27,7 +27,10 @@ def _check_url(value: str | None) -> str | None:
         raise typer.BadParameter(f"must be {exc}, not {value!r}") from exc
 
 
-Api = Annotated[Literal["openai", "anthropic"], typer.Option("--api", metavar="API", help="Which to speak: openai or anthropic.")]
+Api = Annotated[
+    Literal["openai", "anthropic"],
+    typer.Option("--api", metavar="API", help="Which to speak: openai or anthropic."),
+]
 BaseUrl = Annotated[
     str | None,
     typer.Option(
@@ -36,8 +39,7 @@ BaseUrl = Annotated[
         envvar="PROXY_URL",
         metavar="URL",
         callback=_check_url,
-        help="The proxy, or unix:/PATH; else the running one of this home, or "
-        "localhost:8080.",
+        help="The proxy, or unix:/PATH; else the running one of this home, or localhost:8080.",
     ),
 ]
 Token = Annotated[

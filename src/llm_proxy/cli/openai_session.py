@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
@@ -43,7 +44,7 @@ def talk(work: Work, *, keeps_history: bool) -> int:
     from llm_proxy.chat.session import Session
     from llm_proxy.chat.terminal_screen import TerminalScreen
 
-    screen = TerminalScreen(sys.stdout, sys.stderr)
+    screen = TerminalScreen(_stdout(), sys.stderr)
     screen.tell(
         f"Chatting with {work.conversation.model} at {work.target.base_url}\n"
         "Enter sends, Alt-Enter begins another line, /help shows more, Ctrl-D leaves."
@@ -55,7 +56,9 @@ def talk(work: Work, *, keeps_history: bool) -> int:
             client, work.conversation, work.manner, screen=screen, interrupts=interrupts
         )
         editor = LineEditor(history, has_colours=not os.environ.get("NO_COLOR"))
-        return await run_repl(editor, CommandEffects(session, screen), screen)
+        # One Ctrl-C too many behind an answer ends nothing: at the prompt it is a key.
+        with interrupts.stopping(lambda: None):
+            return await run_repl(editor, CommandEffects(session, screen), screen)
 
     return _run(work, screen, converse)
 
@@ -68,7 +71,7 @@ def answer_stdin(work: Work) -> None:
     question = decode_question(sys.stdin.buffer.read(LARGEST_QUESTION + 1))
     if not question:
         raise WrongUsage("nothing came from stdin; write the question there: echo hi | …")
-    screen = TerminalScreen(sys.stdout, sys.stderr, margin="")
+    screen = TerminalScreen(_stdout(), sys.stderr, margin="")
 
     async def ask(client: ChatClient, interrupts: Interrupts) -> int:
         await ask_once(client, question, work.conversation, work.manner, screen)
@@ -97,6 +100,16 @@ def _run(
         return asyncio.run(run())
     except asyncio.CancelledError:
         raise typer.Exit(128 + (interrupts.received or 0)) from None
+
+
+def _stdout() -> TextIO:
+    """Files and pipes get an answer as it is, in UTF-8; a terminal what it can show of it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        if sys.stdout.isatty():
+            sys.stdout.reconfigure(errors="replace")
+        else:
+            sys.stdout.reconfigure(encoding="utf-8")
+    return sys.stdout
 
 
 def _history(screen: TerminalScreen) -> HistoryFile | None:
