@@ -37,6 +37,11 @@ def test_a_wide_terminal_shows_more_of_it() -> None:
     assert text.splitlines()[2].split()[:3] == ["min", "mean", "p50"]
 
 
+def test_a_narrow_terminal_shows_less_of_it() -> None:
+    lines = printed(show_latency, make_report(), width=60).splitlines()
+    assert lines[2].split() == ["p50", "p90", "p99", "max"]
+
+
 def test_what_was_not_measured_has_no_row() -> None:
     report = make_report(direct=None, added_latency_ms=None, first_byte_ms=None)
     text = printed(show_latency, report)

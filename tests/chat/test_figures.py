@@ -22,6 +22,7 @@ def _answer(
         (_answer(), "12 tokens in, 30 out · first token 0.50 s · total 2.00 s · 20 tokens/s"),
         (_answer(first=None), "12 tokens in, 30 out · total 2.00 s · 15 tokens/s"),
         (_answer(tokens=(None, None)), "tokens unknown · first token 0.50 s · total 2.00 s"),
+        (_answer(tokens=(1, None)), "1 token in, ? out · first token 0.50 s · total 2.00 s"),
         (
             _answer(tokens=(1234, None)),
             "1,234 tokens in, ? out · first token 0.50 s · total 2.00 s",

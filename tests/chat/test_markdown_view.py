@@ -146,3 +146,18 @@ async def test_failure_in_the_middle_shows_what_came_and_the_cursor() -> None:
         raise KeyError
     assert screen.text == "half red\n"
     assert screen.has_cursor
+
+
+@pytest.mark.anyio
+async def test_what_is_told_meanwhile_stands_above_what_is_drawn_again() -> None:
+    screen = ScreenEmulator(width=40, height=20)
+    view = _view(screen, margin="\n")
+    with view:
+        view.above(lambda: screen.write("request: {\n}\n"))
+        view.add("half a paragr")
+        view._draw_again()
+        view.above(lambda: screen.write("answer: {\n}\n"))
+        view.add("aph")
+    view.above(lambda: screen.write("afterwards\n"))
+    told = ["request: {", "}", "", "answer: {", "}", "", "half a paragraph", "", "afterwards"]
+    assert screen.text.strip("\n").split("\n") == told

@@ -25,6 +25,8 @@ from llm_proxy.benchmark.text_table import Cell
 
 _NARROW_COLUMNS: Final = (*PERCENTILES, "max")
 _WIDE_COLUMNS: Final = ("min", "mean", *_NARROW_COLUMNS)
+_FEWEST_COLUMNS: Final = ("p50", "p90", "p99", "max")
+_LEAST_FOR_ALL: Final = 78  # columns
 _OF_SAME_REQUESTS: Final = ("latency", "service", "first byte")  # they vary together
 _MOST_NAMED: Final = 6
 
@@ -59,12 +61,18 @@ def show_times(
     known: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
 ) -> None:
     """A row each of those that were measured; `known` by row, as `spreads` takes it."""
-    columns = _WIDE_COLUMNS if page.is_wide else _NARROW_COLUMNS
+    columns = _columns(page)
     lines: list[list[Cell]] = [["", *(Text(name, style="dim") for name in columns)]]
     for name, times in rows:
         if times is not None:
             lines.append([name, *_cells(times, columns, spreads(times, known.get(name)))])
     page.table(lines, "l" + "r" * len(columns))
+
+
+def _columns(page: Page) -> tuple[str, ...]:
+    if page.is_wide:
+        return _WIDE_COLUMNS
+    return _NARROW_COLUMNS if page.width >= _LEAST_FOR_ALL else _FEWEST_COLUMNS
 
 
 def show_histogram(page: Page, report: Report) -> None:

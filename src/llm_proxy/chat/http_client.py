@@ -124,7 +124,7 @@ class HttpClient:
         try:
             return await self._http.send(request, stream=True)
         except (httpx.RemoteProtocolError, httpx.ReadError) as exc:
-            reason = str(exc) or "the connection was reset"
+            reason = str(exc).rstrip(".") or "the connection was reset"
             raise failures.no_answer(self.target.base_url, reason) from exc
 
     async def read_all(self, answer: httpx.Response, most: int = _LARGEST_BODY) -> bytes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-# Control characters but for tab and newline; the C1 ones begin sequences, too (ECMA-48).
-_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Control characters but for tab and newline; the C1 ones begin sequences, too (ECMA-48). Those
+# that change the direction would show code in another order than it runs in.
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _SEQUENCES: Final = re.compile(
     r"(?:\x1b\[|\x9b)[\x20-\x3f]*[\x40-\x7e]"  # CSI: colours, the cursor
     # OSC, DCS, SOS, PM, APC: strings up to BEL or ST; a line's end breaks them off
