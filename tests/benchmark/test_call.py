@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import resource
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -14,6 +16,7 @@ from llm_proxy.benchmark.samples import (
     BROKEN_STREAM,
     CANCELLED,
     CLIENT_ERROR,
+    CONNECT,
     CUT,
     NONE,
     OK,
@@ -57,6 +60,19 @@ async def test_every_end_has_its_outcome(
 async def test_silence_is_a_timeout(mock: MockServer) -> None:
     run = await ask(mock, ("X-Mock-Delay", "30s"), timeout_s=0.1)
     assert run.column("outcome") == [TIMEOUT]
+
+
+async def test_a_connection_that_we_have_no_file_for_is_none_that_broke(mock: MockServer) -> None:
+    wanted = plan(Closed(concurrency=1, requests=1), target(mock.address))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        run = await generate(wanted)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert run.column("outcome") == [CONNECT]
 
 
 async def test_a_plain_answer_has_bytes_but_no_tokens(mock: MockServer) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections import Counter
 from time import monotonic_ns
 
@@ -14,6 +15,8 @@ from llm_proxy.errors import ConfigError
 from tests.benchmark.generating import CHAT, generate, generate_with, plan, target
 
 pytestmark = pytest.mark.anyio
+
+MOST_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
 async def test_sends_as_many_requests_as_asked_for(mock: MockServer) -> None:
@@ -104,6 +107,18 @@ async def test_a_missing_ca_file_is_told_before_the_run() -> None:
     with pytest.raises(ConfigError, match="ca_file"):
         generator.prepare(plan(Closed(concurrency=1, requests=1), tls))
     await generator.close()
+
+
+@pytest.mark.skipif(MOST_FILES == resource.RLIM_INFINITY, reason="no limit to files here")
+async def test_more_connections_than_files_are_refused_before_the_run() -> None:
+    many = MOST_FILES
+    generator = Generator(process=0, processes=2)
+    both = (target("127.0.0.1:1"), target("127.0.0.1:1"))
+    try:
+        with pytest.raises(ConfigError, match=rf"--concurrency {many} needs {many} .*ulimit -n"):
+            generator.prepare(plan(Closed(concurrency=many, requests=1), *both))
+    finally:
+        await generator.close()
 
 
 async def test_waiting_for_the_last_answer_is_no_work_of_the_rig(mock: MockServer) -> None:

@@ -23,6 +23,8 @@ from llm_proxy.chat.plain_text import PlainText, clean, clean_line
         ("back\b\b\bspace\x7f\x00", "backspace"),
         ("Grüße, 世界 🎉", "Grüße, 世界 🎉"),
         ("carriage\r\nreturn", "carriage\nreturn"),
+        ("if \u202ereversed\u202c \u2066too\u2069", "if reversed too"),
+        ("שלום\u200f, 👩\u200d💻", "שלום\u200f, 👩\u200d💻"),
     ],
 )
 def test_sequences_and_controls_are_left_out(text: str, cleaned: str) -> None:

@@ -67,6 +67,14 @@ def test_keys_are_silent_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
         assert termios.tcgetattr(end) == before
 
 
+def test_terminal_that_has_gone_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, end = os.openpty()
+    with os.fdopen(end) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        with silent_keys():
+            os.close(terminal)
+
+
 def test_without_a_terminal_there_is_nothing_to_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     with os.fdopen(reader) as stdin, os.fdopen(writer):

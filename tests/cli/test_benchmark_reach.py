@@ -77,7 +77,10 @@ def test_nobody_there_is_unreachable(mock: MockThread) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     gone = f"http://127.0.0.1:{port}"
-    with pytest.raises(Unreachable, match=f"--base-url {gone} can't be reached .*is it running"):
+    with pytest.raises(
+        Unreachable,
+        match=rf"--base-url {gone} can't be reached \(Connection refused\); is it running",
+    ):
         look_at_targets(plan_for(gone))
     with pytest.raises(Unreachable, match=f"--direct-url {gone}"):
         look_at_targets(plan_for(f"http://{mock.address}", gone))

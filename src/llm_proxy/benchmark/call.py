@@ -30,7 +30,11 @@ from llm_proxy.http1.response_head import ResponseHead
 
 _DIGEST_BYTES: Final = 8
 _EVENT_STREAM: Final = b"text/event-stream"
-_OUTCOMES: Final = {"upstream_unreachable": CONNECT, "upstream_timeout": TIMEOUT}
+_OUTCOMES: Final = {
+    "upstream_unreachable": CONNECT,
+    "overloaded": CONNECT,  # no file descriptor, or no port, is left
+    "upstream_timeout": TIMEOUT,
+}
 
 
 @dataclass(slots=True, kw_only=True)

@@ -11,12 +11,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from llm_proxy.benchmark.call import CallBook, Lane
-from llm_proxy.benchmark.loads import ClosedLoad, OpenLoad, Running, Task
+from llm_proxy.benchmark.loads import ClosedLoad, OpenLoad, Running, Task, share
 from llm_proxy.benchmark.loop_lag import LoopLag, percentile
 from llm_proxy.benchmark.notebook import Notebook
 from llm_proxy.benchmark.plan import Closed, Plan, Target
 from llm_proxy.benchmark.request_bytes import RequestBytes
 from llm_proxy.benchmark.samples import CANCELLED, TIMEOUT, Frame, RigFigures
+from llm_proxy.errors import ConfigError
 from llm_proxy.http1.origin import Origin
 from llm_proxy.http1.pool import Pool
 from llm_proxy.http1.timers import Timers
@@ -27,6 +28,7 @@ _FRAME_EVERY_S: Final = 0.1
 _LONGEST_GRACE_S: Final = 30.0  # for what is under way when the time is up
 _STOP_GRACE_S: Final = 0.5  # … when the run is broken off
 _CONNECTIONS: Final = Connection(max_idle_conns=100_000, idle_timeout=90.0)
+_OTHER_FILES: Final = 32  # that a process has open, with some to spare
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -41,6 +43,7 @@ class Generator:
 
     def prepare(self, plan: Plan) -> None:
         """Everything that needn't happen while the clock runs. Raises ConfigError."""
+        self._refuse_more_than_files(plan)
         self._plan = plan
         self._stop.clear()
         self._lanes = [
@@ -49,6 +52,19 @@ class Generator:
             )
             for i, target in enumerate(plan.targets)
         ]
+
+    def _refuse_more_than_files(self, plan: Plan) -> None:
+        """Else we would fail, and the target be blamed."""
+        if not isinstance(plan.load, Closed):
+            return
+        wanted = share(plan.load.concurrency, self._process, self._processes) * len(plan.targets)
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if most != resource.RLIM_INFINITY and wanted + _OTHER_FILES > most:
+            raise ConfigError(
+                f"--concurrency {plan.load.concurrency} needs {wanted} connections in a generator "
+                f"process, which may open {most} files; raise that (ulimit -n), lower the "
+                "concurrency, or use more --processes"
+            )
 
     def _pool(self, target: Target, plan: Plan) -> Pool:
         key = (target.base_url, target.ca_file, plan.timeout_s)

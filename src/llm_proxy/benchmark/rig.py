@@ -35,6 +35,9 @@ class Rig:
         try:
             for number in range(self._count):
                 self._generators.append(await _Process.start(number, self._count))
+        except OSError as exc:
+            await self._close()
+            raise LLMProxyError(f"a generator process can't be started: {exc.strerror}") from exc
         except BaseException:
             await self._close()
             raise

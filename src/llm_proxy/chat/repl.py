@@ -37,14 +37,13 @@ async def run_repl(reader: Reader, effects: CommandEffects, screen: Screen) -> i
             screen.tell("Ctrl-C again leaves, as does Ctrl-D.")
             continue
         is_second = False
-        with silent_keys():
-            if not await effects.take(line):
-                return 0
+        if not await effects.take(line):
+            return 0
 
 
 @contextlib.contextmanager
 def silent_keys() -> Iterator[None]:
-    """What is typed while an answer comes isn't echoed into it; the next prompt has it, as typed:
+    """What is typed between two prompts isn't echoed into an answer; the next has it, as typed:
     an Enter, which is a CR, would become a LF on the way. Ctrl-D and Ctrl-Z wait for it, too:
     whoever suspends now would be left without a cursor."""
     try:
@@ -66,4 +65,5 @@ def silent_keys() -> Iterator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(descriptor, termios.TCSANOW, before)
+        with contextlib.suppress(termios.error):  # the terminal was closed
+            termios.tcsetattr(descriptor, termios.TCSANOW, before)

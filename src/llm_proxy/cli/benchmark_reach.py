@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import socket
+import ssl
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 _LONGEST_MESSAGE: Final = 200
 _LARGEST_ANSWER: Final = 64 * 1024  # more of it tells nothing more
 _LONGEST_READING_S: Final = 10.0
+_NOT_OF_SYSTEM: Final = (ssl.SSLError, socket.gaierror)  # they number their errors otherwise
 # These pass, or are what is to be measured; the others would be answered to every request.
 _MAY_PASS: Final = frozenset((408, 425, 429))
 
@@ -41,11 +45,20 @@ def _ask(plan: Plan, target: Target, option: str) -> tuple[int, str]:
             "is it overloaded? --timeout gives it longer"
         ) from exc
     except (httpx.RequestError, httpx.InvalidURL) as exc:
-        reason = str(exc) or type(exc).__name__
         raise Unreachable(
-            f"{option} {target.base_url} can't be reached ({reason}); "
+            f"{option} {target.base_url} can't be reached ({_reason(exc)}); "
             "is it running, and is the URL right?"
         ) from exc
+
+
+def _reason(exc: Exception) -> str:
+    """In the words of the system, where it was the system that failed."""
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno and not isinstance(cause, _NOT_OF_SYSTEM):
+            return os.strerror(cause.errno)
+        cause = cause.__cause__ or cause.__context__
+    return str(exc) or type(exc).__name__
 
 
 async def _answer(plan: Plan, target: Target) -> tuple[int, str]:

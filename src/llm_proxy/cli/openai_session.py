@@ -38,6 +38,13 @@ class Work:
 
 def talk(work: Work, *, keeps_history: bool) -> int:
     """With a person, until they leave; the exit code."""
+    from llm_proxy.chat.repl import silent_keys
+
+    with silent_keys():
+        return _converse(work, keeps_history=keeps_history)
+
+
+def _converse(work: Work, *, keeps_history: bool) -> int:
     from llm_proxy.chat.command_effects import CommandEffects
     from llm_proxy.chat.line_editor import LineEditor
     from llm_proxy.chat.repl import run_repl
