@@ -15,6 +15,7 @@ from tests.benchmark.reports import (
     make_find_max,
     make_load,
     make_report,
+    make_rig,
     make_runs,
     make_side,
     make_workload,
@@ -89,3 +90,11 @@ def test_earlier_report_is_compared_with() -> None:
     assert report.comparison.file == "old.json"
     regressions = [check.passed for check in report.checks if check.kind == "regression"]
     assert regressions == [False, True]
+
+
+def test_a_run_that_lost_a_generator_has_failed() -> None:
+    lost = "a generator process ended by itself (exit code -9), and the run ended there"
+    rig = make_rig(verdict="rig-bound", reasons=(lost,), lost=1)
+    (*_, check) = checked(make_report(rig=rig), limits()).checks
+    assert (check.kind, check.passed) == ("rig", False)
+    assert lost in check.message

@@ -8,11 +8,12 @@ from time import monotonic_ns
 import pytest
 
 from llm_proxy.benchmark.generator import Generator
+from llm_proxy.benchmark.mock_options import MockOptions
 from llm_proxy.benchmark.mock_upstream import MockServer
 from llm_proxy.benchmark.plan import Closed, Open, Stage
 from llm_proxy.benchmark.samples import CANCELLED, OK, TIMEOUT, Frame
 from llm_proxy.errors import ConfigError
-from tests.benchmark.generating import CHAT, generate, generate_with, plan, target
+from tests.benchmark.generating import CHAT, STREAM, generate, generate_with, plan, target
 
 pytestmark = pytest.mark.anyio
 
@@ -128,3 +129,13 @@ async def test_waiting_for_the_last_answer_is_no_work_of_the_rig(mock: MockServe
     assert run.column("outcome") == [OK]
     assert run.column("service")[0] >= 6_000_000
     assert 0 < run.figures.wall_s < 0.6
+
+
+@pytest.mark.parametrize("mock_options", [MockOptions(tokens_per_second=2)], indirect=True)
+async def test_an_answer_on_its_way_when_the_time_is_up_is_broken_off_without_being_an_error(
+    mock: MockServer,
+) -> None:
+    load = Closed(concurrency=2, duration_s=0.1)
+    wanted = plan(load, target(mock.address), bodies=(STREAM,), is_stream=True, timeout_s=0.7)
+    run = await generate(wanted)
+    assert run.column("outcome") == [CANCELLED] * 2

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
+from signal import SIGKILL, SIGSTOP
 
 import msgspec
 import pytest
@@ -58,3 +60,26 @@ async def test_fewer_connections_than_processes_are_refused(mock: MockServer) ->
         with pytest.raises(LLMProxyError, match="2 processes"):
             wanted = plan(Closed(concurrency=1, requests=1), target(mock.address))
             await rig.run(wanted, lambda frame: None)
+
+
+@pytest.mark.parametrize(("signal_", "why"), [(SIGKILL, "exit code -9"), (SIGSTOP, "nothing for")])
+async def test_a_generator_that_is_lost_ends_the_run_but_not_the_figures(
+    mock: MockServer, signal_: int, why: str
+) -> None:
+    begun: set[int] = set()
+    both = asyncio.Event()
+
+    def note(frame: Frame) -> None:
+        begun.add(frame.process)
+        if len(begun) == 2:
+            both.set()
+
+    wanted = plan(Closed(concurrency=2, duration_s=60), target(mock.address))
+    async with Rig(2, silent_s=1.0) as rig:
+        running = asyncio.create_task(rig.run(wanted, note))
+        async with asyncio.timeout(20):
+            await both.wait()
+            os.kill(rig.pids[1], signal_)
+            kept, lost = await running
+    assert kept.lost == "" and kept.wall_s > 0
+    assert why in lost.lost

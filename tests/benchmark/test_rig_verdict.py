@@ -5,6 +5,7 @@ import pytest
 
 from llm_proxy.benchmark.report import Distribution, RigVerdict
 from llm_proxy.benchmark.rig_verdict import rig_verdict
+from llm_proxy.benchmark.samples import lost_process
 from tests.benchmark.framing import figures_of
 from tests.benchmark.reports import make_distribution
 
@@ -79,3 +80,11 @@ def test_without_figures_there_is_nothing_to_say() -> None:
 
 def test_several_reasons_are_all_told() -> None:
     assert len(verdict_of(cpu_s=9.9, lag_p99_ms=30.0, late_p99_ms=30.0).reasons) == 3
+
+
+def test_a_lost_process_is_told() -> None:
+    found = rig_verdict(
+        [figures_of(), lost_process(1, "it was killed")], latency_ms=None, late_ms=None
+    )
+    assert (found.verdict, found.lost) == ("rig-bound", 1)
+    assert "it was killed" in found.reasons[0]

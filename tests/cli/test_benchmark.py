@@ -219,6 +219,27 @@ def test_target_that_is_gone_after_it_answered_is_exit_code_5(llm_proxy: Run) ->
     assert "connect" in outcome.out
 
 
+def test_target_that_ends_in_the_middle_is_not_passed(llm_proxy: Run) -> None:
+    def answer_some() -> None:
+        for count in (1, 50):  # the look before the run, and the run
+            connection, _ = listener.accept()
+            with connection:
+                for _ in range(count):
+                    connection.recv(65536)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        listener.close()
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    thread = threading.Thread(target=answer_some)
+    thread.start()
+    load = ("--duration", "2s", "--warm-up", "0s", "-c", "1", "--max-error-rate", "100%")
+    outcome = llm_proxy("benchmark", "--base-url", url, "--endpoint", "/", *load)
+    thread.join(10)
+    assert outcome.exit_code == 5, outcome.out
+    assert "could not be reached any more" in outcome.err
+
+
 def test_process_that_is_not_there_is_named(benchmark: Benchmark) -> None:
     outcome = benchmark("--pid", "4194305")
     assert outcome.exit_code == 1

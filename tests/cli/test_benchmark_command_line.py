@@ -6,8 +6,12 @@ import pytest
 import typer
 from typer.main import get_command
 
-from llm_proxy.cli.benchmark_command_line import command_line, is_from_environment
-from llm_proxy.cli.benchmark_options import Headers, Mock, Requests, Tokens
+from llm_proxy.cli.benchmark_command_line import (
+    command_line,
+    is_from_environment,
+    without_query_values,
+)
+from llm_proxy.cli.benchmark_options import Endpoint, Headers, Mock, Requests, Tokens
 from llm_proxy.secrets import Secret
 
 Shown = Callable[..., str]
@@ -24,6 +28,7 @@ def shown() -> Shown:
             header: Headers = None,
             mock: Mock = False,
             requests: Requests = None,
+            endpoint: Endpoint = None,
             url: str = "",
         ) -> None:
             lines.append(command_line(context, map(Secret, secrets)))
@@ -72,3 +77,9 @@ def test_short_key_takes_no_words_apart(shown: Shown) -> None:
 
 def test_endless_command_is_cut(shown: Shown) -> None:
     assert len(shown("--url", "x" * 10_000).splitlines()[0]) == 2001
+
+
+def test_a_key_in_the_query_is_masked(shown: Shown) -> None:
+    line = shown("--endpoint", "/v1/x?key=sk-a&alt=sse&flag").splitlines()[0]
+    assert line == "llm-proxy benchmark --endpoint '/v1/x?key=***&alt=***&flag'"
+    assert without_query_values("/v1/x") == "/v1/x"

@@ -173,8 +173,9 @@ class Call:
 
     # The end.
 
-    def give_up(self, outcome: int) -> None:
-        """The run has ended before the answer."""
+    def give_up(self, *, is_stopped: bool) -> None:
+        """The run has ended before the answer; one that was on its way is no error."""
+        outcome = CANCELLED if is_stopped or self._first_byte >= 0 else TIMEOUT
         self._lane.pool.cancel(self)
         if self._connection is not None and self._connection.handler is self:
             self._connection.abandon()

@@ -84,6 +84,13 @@ def _checks(report: Report, limits: Limits) -> Iterator[Check]:
     else:
         yield _check_search(report.find_max, limits.slo)
     yield check_error_rate(report, limits.max_error_rate)
+    if report.rig.lost:
+        yield Check(
+            kind="rig",
+            name="generators",
+            passed=False,
+            message=f"the run is incomplete: {report.rig.reasons[0]}",
+        )
 
 
 def _check_search(found: FindMax, slo: Iterable[Threshold]) -> Check:

@@ -16,7 +16,7 @@ from llm_proxy.benchmark.loop_lag import LoopLag, percentile
 from llm_proxy.benchmark.notebook import Notebook
 from llm_proxy.benchmark.plan import Closed, Plan, Target
 from llm_proxy.benchmark.request_bytes import RequestBytes
-from llm_proxy.benchmark.samples import CANCELLED, TIMEOUT, Frame, RigFigures
+from llm_proxy.benchmark.samples import Frame, RigFigures
 from llm_proxy.errors import ConfigError
 from llm_proxy.http1.origin import Origin
 from llm_proxy.http1.pool import Pool
@@ -145,12 +145,11 @@ class Generator:
             await asyncio.wait(
                 (stopped, ended), timeout=limit_s, return_when=asyncio.FIRST_COMPLETED
             )
-            outcome = CANCELLED if self._stop.is_set() else TIMEOUT
             load.stop()
             if self._stop.is_set():
                 await asyncio.wait((ended,), timeout=_STOP_GRACE_S)
             for call in tuple(load.active):
-                call.give_up(outcome)
+                call.give_up(is_stopped=self._stop.is_set())
         finally:
             stopped.cancel()
             ended.cancel()

@@ -142,6 +142,7 @@ class RigVerdict(msgspec.Struct, frozen=True, kw_only=True):
     late_ms: Distribution | None  # sending after the intended start, in an open load
     unsent: int
     reconnects: int
+    lost: int = 0  # processes that ended before the run did
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,7 +185,7 @@ class FindMax(msgspec.Struct, frozen=True, kw_only=True):
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """A limit that was asked for: an SLO, the error rate, or a regression."""
 
-    kind: Literal["slo", "error-rate", "regression"]
+    kind: Literal["slo", "error-rate", "regression", "rig"]
     name: str  # p99<=50ms
     passed: bool
     message: str

@@ -28,6 +28,7 @@ def rig_verdict(
     """`baseline_p99_ms` is direct p99 in the first and the last third of a steady paired run."""
     shares = {one.process: one.cpu_s / one.wall_s if one.wall_s > 0 else 0.0 for one in figures}
     reasons = [
+        *_lost(figures),
         *_busy(shares),
         *_lag(figures, latency_ms),
         *_late(figures, latency_ms),
@@ -37,6 +38,7 @@ def rig_verdict(
         verdict="rig-bound" if reasons else "ok",
         reasons=tuple(reasons),
         processes=len(figures),
+        lost=sum(bool(one.lost) for one in figures),
         cpu_share=rounded(max(shares.values(), default=0.0)),
         loop_lag_p50_ms=rounded(max((one.lag_p50_ms for one in figures), default=0.0)),
         loop_lag_p99_ms=rounded(max((one.lag_p99_ms for one in figures), default=0.0)),
@@ -45,6 +47,12 @@ def rig_verdict(
         unsent=sum(one.unsent for one in figures),
         reconnects=sum(one.reconnects for one in figures),
     )
+
+
+def _lost(figures: Sequence[RigFigures]) -> Iterator[str]:
+    for one in figures:
+        if one.lost:
+            yield f"{one.lost}, and the run ended there: its last figures are missing"
 
 
 def _busy(shares: dict[int, float]) -> Iterator[str]:

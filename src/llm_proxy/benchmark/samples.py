@@ -93,6 +93,12 @@ class RigFigures(msgspec.Struct, kw_only=True):
     late_p50_ms: float  # of the other arrivals: sending after they were due, the rig's own fault
     late_p99_ms: float
     late_max_ms: float
+    lost: str = ""  # why the process ended before the run did: then nothing else is known of it
+
+
+def lost_process(process: int, why: str) -> RigFigures:
+    numbers = dict.fromkeys(RigFigures.__struct_fields__, 0)
+    return RigFigures(**{**numbers, "process": process, "lost": why})  # type: ignore[arg-type]
 
 
 _TYPECODES: Final = {

@@ -119,9 +119,12 @@ class Session:
         if course.service is not None:
             return await self._find_max(plan, course.service)
         done = [await self._measure(plan, _title(1, course.repeats))]
-        while len(done) < course.repeats and not self._is_stopped:
+        while len(done) < course.repeats and not self._is_over(done[-1]):
             done.append(await self._measure(plan, _title(len(done) + 1, course.repeats)))
-        return self._median(_whole(done) if self._is_stopped else done)
+        return self._median(_whole(done) if self._is_over(done[-1]) else done)
+
+    def _is_over(self, last: _Measurement) -> bool:
+        return self._is_stopped or last.results.rig.lost > 0
 
     async def _warm_up(self, plan: Plan, duration_s: float) -> None:
         if duration_s and not self._is_stopped:
@@ -194,7 +197,7 @@ class Session:
             nonlocal best_rate
             probed = at_rate(plan, rate)
             measurement = await self._measure(probed, f"probing {format_rate(rate)}/s")
-            if self._is_stopped:
+            if self._is_over(measurement):
                 best[:] = best or [measurement]
                 raise Interrupted
             found = _judged(probed, measurement.results, service)

@@ -214,7 +214,7 @@ def _measure(
     circumstances = _circumstances(context, prepared, targets, choice)
     view = LiveView(
         Console(stderr=True),
-        title=f"{targets.proxied.base_url}{plan.workload.endpoint}",
+        title=f"{targets.proxied.base_url}{circumstances.workload.endpoint}",
         total_s=choice.load.duration_s,
         total_requests=choice.load.requests if isinstance(choice.load, Closed) else None,
     )
@@ -311,7 +311,21 @@ def _report(
             f"{report.workload.base_url} answered once and could not be reached after that; "
             "is it still running?"
         )
+    if report.passed and _is_gone(report):
+        raise Unreachable(
+            f"{report.workload.base_url} could not be reached any more when the run ended, which "
+            "the error rate hardly shows; is it still running?"
+        )
     return 0 if report.passed else 1
+
+
+def _is_gone(report: Report) -> bool:
+    """Whether nobody answered in the last tenth of the run, for want of a connection."""
+    if "connect" not in report.error_kinds or not report.series:
+        return False
+    end = report.series[-1].at_s + report.series[-1].length_s
+    last = [it for it in report.series if it.at_s >= 0.9 * end] or report.series[-1:]
+    return all(it.errors == it.requests for it in last) and sum(it.errors for it in last) > 1
 
 
 def _print(report: Report, *, as_json: bool) -> None:

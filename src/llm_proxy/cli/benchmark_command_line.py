@@ -36,6 +36,17 @@ def without_secrets(text: str, secrets: Iterable[Secret]) -> str:
     return text
 
 
+def without_query_values(path: str) -> str:
+    """Some APIs take their key there."""
+    path, mark, query = path.partition("?")
+    names = (part.partition("=") for part in query.split("&"))
+    return (
+        path
+        + mark
+        + "&".join(f"{name}{equals}{MASK * bool(value)}" for name, equals, value in names)
+    )
+
+
 def is_from_environment(context: typer.Context, name: str) -> bool:
     return _source(context, name) == "ENVIRONMENT"
 
@@ -64,6 +75,8 @@ def _shown(name: str, value: Any) -> str:
     text = str(value)
     if name == "token":
         return text if text == "-" else MASK
+    if name == "endpoint":
+        return without_query_values(text)
     if name == "header":
         header, colon, _ = text.partition(":")
         name = header.strip().lower()

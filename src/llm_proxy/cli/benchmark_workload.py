@@ -31,13 +31,14 @@ class WorkloadChoice:
 
     def describe(self, targets: Targets, *, is_paired: bool) -> WorkloadDescription:
         from llm_proxy.benchmark.report import WorkloadDescription
+        from llm_proxy.cli.benchmark_command_line import without_query_values
 
         direct = targets.direct if is_paired else None
         return WorkloadDescription(
             base_url=targets.proxied.base_url,
             direct_url=None if direct is None else direct.base_url,
             method=self.workload.method,
-            endpoint=self.workload.endpoint,
+            endpoint=without_query_values(self.workload.endpoint),
             preset=self.preset.name if self.is_preset else None,
             stream=self.workload.is_stream,
             bodies=len(self.workload.bodies),
