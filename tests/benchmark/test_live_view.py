@@ -192,3 +192,8 @@ def test_terminal_that_is_closed_costs_the_view_and_not_the_run() -> None:
         view.phase("run 2 of 2")
         view.update(_live())
     assert len(file.getvalue()) == shown
+
+
+@pytest.mark.parametrize("width", [0, 1, 2])
+def test_a_terminal_without_columns_is_no_trap(width: int) -> None:
+    _shown(_live(), width=width)

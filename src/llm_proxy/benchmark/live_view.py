@@ -153,8 +153,8 @@ class LiveView:
 def _title(text: str, width: int) -> Text:
     """Cut in its middle when it is too long: an URL's end tells more than its path."""
     if cell_len(text) > width:
-        half = (width - 1) // 2
-        end = text[-half:]
+        half = max((width - 1) // 2, 0)  # some terminals say that they are 0 columns wide
+        end = text[len(text) - half :]
         while cell_len(end) > half:
             end = end[1:]
         text = f"{set_cell_size(text, half)}…{end}"
