@@ -90,3 +90,11 @@ def test_a_terminal_gets_no_colour_that_vanishes_on_light_or_dark() -> None:
     used = {code for group in codes for code in group.split(";")}
     assert used <= {"0", "1", "2", "31", "32", "35", "36"}
     assert {"31", "36"} <= used
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 8])
+def test_no_terminal_is_too_narrow(width: int) -> None:
+    console = make_console(width=width, is_terminal=True)
+    print_report(_everything(), console)
+    letters = re.sub(r"\s", "", ESCAPE.sub("", text_of(console)))
+    assert "Loadgenerator" in letters

@@ -14,6 +14,7 @@ from llm_proxy.benchmark.text_table import Cell, table_lines
 
 _WIDE: Final = 100  # columns from which tables show more
 _MOST: Final = 120
+_FEWEST: Final = 12  # what is narrower breaks the lines itself
 _INDENT: Final = 2
 # A letter for a letter, so that styles stay where they are.
 _ASCII: Final = str.maketrans("µ–—…·×≤≥━", "u--.-x<>=")
@@ -32,7 +33,7 @@ class Page:
         self._has_unicode = has_unicode(console)
         self.has_blocks = console.is_terminal and self._has_unicode
         self.is_wide = console.width >= _WIDE
-        self.width = min(console.width, _MOST) - _INDENT
+        self.width = max(min(console.width, _MOST), _FEWEST) - _INDENT
 
     def blank(self) -> None:
         self._print(Text())

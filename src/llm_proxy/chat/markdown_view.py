@@ -68,7 +68,7 @@ class MarkdownView:
             wait = max(0.0, self._drawn_at + self._rest_s - time.monotonic())
             self._timer = asyncio.get_running_loop().call_later(wait, self._draw_again)
 
-    def above(self, show: Callable[[], None]) -> None:
+    def above(self, show: Callable[[], object]) -> None:
         """Something that stays, above what is still drawn again."""
         if not self._is_open:
             show()
