@@ -117,6 +117,17 @@ def _binomial(trials: int, count: int, share: float) -> float:
     return math.comb(trials, count) * share**count * (1 - share) ** (trials - count)
 
 
+def count_at_most(what: str, trials: int, share: float, found: int) -> Finding:
+    """How many of the trials did what each does with this chance at most."""
+    high = binomial_bounds(trials, share)[1]
+    return Finding(
+        what=f"{what}, of {trials}",
+        expected=f"{high} at most",
+        found=str(found),
+        passed=found <= high,
+    )
+
+
 def count_within(what: str, trials: int, share: float, found: int) -> Finding:
     """How many of the trials did what each does with this chance."""
     low, high = binomial_bounds(trials, share)

@@ -13,6 +13,7 @@ from truth_expectations import (
     Finding,
     Jitter,
     count_at_least,
+    count_at_most,
     count_within,
     equal,
     frozen_count,
@@ -146,10 +147,8 @@ def find_nothing_added(quick: bool, seed: int) -> list[Finding]:
         ]
     covered = sum(one["ci95"][0] <= 0 <= one["ci95"][1] for one in added)
     return [
-        count_within("found", trials, 0.05, sum(map(is_found, added))),
-        count_within("p-values below 0.05", trials, 0.05, _below(0.05, added)),
-        count_within("p-values below 0.5", trials, 0.5, _below(0.5, added)),
-        count_within("intervals that hold 0", trials, 0.95, covered),
+        count_at_most("found", trials, 0.05, sum(map(is_found, added))),
+        count_at_most("intervals without 0", trials, 0.05, trials - covered),
     ]
 
 
@@ -265,10 +264,6 @@ def is_found(added: Report) -> bool:
     """As the report's readers are told to judge."""
     low, high = added["ci95"]
     return bool(added["p_value"] < 0.05 and not low <= 0 <= high)
-
-
-def _below(bound: float, added: Iterable[Report]) -> int:
-    return sum(one["p_value"] < bound for one in added)
 
 
 def _typical_of(log: Iterable[Report], *, port: int) -> float:

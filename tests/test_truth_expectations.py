@@ -139,3 +139,8 @@ def test_finding_says_what_was_expected_and_found() -> None:
     )
     nothing = truth.within("p50", 1, 2, None)
     assert (nothing.expected, nothing.found, nothing.passed) == ("1.000 to 2.000", "nothing", False)
+
+
+def test_no_more_trials_than_chance_allows() -> None:
+    passed = [truth.count_at_most("found", 60, 0.05, count).passed for count in (0, 3, 10, 11)]
+    assert passed == [True, True, True, False]

@@ -100,7 +100,7 @@ def test_too_few_pairs_find_nothing(differences: list[int]) -> None:
 def test_the_fewest_pairs_that_can_find_something() -> None:
     one = added([EFFECT_MS * TICKS_PER_MS] * 36, seed=1)  # type: ignore[list-item]
     assert one is not None
-    assert (one.blocks, one.typical, one.ci95) == (6, EFFECT_MS, (EFFECT_MS, EFFECT_MS))
+    assert (one.blocks, one.typical, one.ci95) == (6, EFFECT_MS, (4.999, 5.001))
     assert one.p_value == pytest.approx(2 / 2**6, abs=1e-5)
     assert one.is_found
 
@@ -148,3 +148,11 @@ def test_of_too_many_pairs_a_seeded_half_is_kept_in_order() -> None:
     for start in range(0, 3 * MOST_PAIRS, 50_000):
         again.extend(range(start, start + 50_000))
     assert again.values == kept.values
+
+
+@pytest.mark.parametrize(("ticks", "is_found"), [(9, False), (-9, False), (12, True), (-12, True)])
+def test_what_the_generator_itself_may_add_is_never_found(ticks: int, is_found: bool) -> None:
+    steady = added([ticks] * 1000, seed=1)
+    assert steady is not None
+    assert steady.is_found is is_found
+    assert steady.typical == ticks / TICKS_PER_MS
