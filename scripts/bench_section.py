@@ -53,7 +53,7 @@ def comparison(
 def _about(about: Mapping[str, Any]) -> str:
     return (
         f"{about['date']}, {about['cpus']} × {about['cpu']}, Python {about['python']}, "
-        f"{about['system']}; {_rounds(about)}, {about['seconds']:g} s for each "
+        f"{about['system'].split()[0]}; {_rounds(about)}, {about['seconds']:g} s for each "
         "figure, every side forwarding to the same `llm-proxy mock`."
     )
 
