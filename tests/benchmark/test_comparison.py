@@ -171,3 +171,11 @@ def test_a_rig_bound_side_and_an_interrupted_one_are_warned_of() -> None:
     assert warning.startswith("The report compared with was bound by its load generator")
     (warning,) = compare(make_report(), make_report(interrupted=True), file="o").warnings
     assert warning == "This run was interrupted."
+
+
+@pytest.mark.parametrize("figure", [1e308, -1e13])
+def test_a_figure_that_no_run_measures_is_refused_before_one(tmp_path: Path, figure: float) -> None:
+    path = tmp_path / "old.json"
+    path.write_bytes(encode_report(make_report(requests_per_second=figure)))
+    with pytest.raises(ConfigError, match="rps is .*, which no run measures"):
+        read_report(path)

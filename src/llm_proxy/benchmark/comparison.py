@@ -31,6 +31,7 @@ COMPARED: Final = tuple(
     )
 )
 _LARGEST: Final = 64 * 2**20  # a report is some tens of kilobytes
+_GREATEST: Final = 1e12  # of any figure; a calculation with greater ones may not end in a number
 _ROUNDING: Final = 1e-9  # 10 % more than 100 is 110.00000000000001
 
 
@@ -48,7 +49,7 @@ def read_report(path: Path) -> Report:
     try:
         version = msgspec.json.decode(data, type=_Version).schema_version
         if version <= SCHEMA_VERSION:
-            return decode_report(data)
+            return _plausible(decode_report(data), path)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(
             f"{path} isn't a report of `llm-proxy benchmark --json` ({exc}); write one with "
@@ -58,6 +59,14 @@ def read_report(path: Path) -> Report:
         f"{path} has schema version {version}, this llm-proxy knows {SCHEMA_VERSION}; compare with "
         "the llm-proxy that wrote it, or a newer one"
     )
+
+
+def _plausible(report: Report, path: Path) -> Report:
+    for metric in COMPARED:
+        value = metric.value(report)
+        if value is not None and not abs(value) < _GREATEST:
+            raise ConfigError(f"{path}: {metric.name} is {value:g}, which no run measures")
+    return report
 
 
 def compare(old: Report, new: Report, *, file: str) -> Comparison:
