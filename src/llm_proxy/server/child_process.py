@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 from llm_proxy.server.channel import MAX_MESSAGE_BYTES
 
@@ -73,6 +76,62 @@ async def open_channel() -> tuple[asyncio.StreamReader, asyncio.StreamWriter, so
         theirs.close()
         raise
     return reader, writer, theirs
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A process, and our end of the socket pair that it has the other end of."""
+
+    process: asyncio.subprocess.Process
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+
+async def start_with_channel(
+    command: Sequence[str], option: str, *, descriptors: Sequence[int] = ()
+) -> Started:
+    """`option` tells the child which of its descriptors is the channel; it gets the others too."""
+    reader, writer, theirs = await open_channel()
+    try:
+        process = await start_process(
+            [*command, option, str(theirs.fileno())],
+            environ=child_environment(os.environ),
+            pass_fds=[theirs.fileno(), *descriptors],
+        )
+    except BaseException:
+        writer.close()
+        raise
+    finally:
+        theirs.close()
+    return Started(process, reader, writer)
+
+
+class ChildProcess:
+    """The end of our side of the channel tells a child that we are gone."""
+
+    def __init__(self, started: Started) -> None:
+        self._process = started.process
+        self._reader = started.reader
+        self._writer = started.writer
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send_signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def wait(self) -> int:
+        code = await self._process.wait()
+        self._writer.close()
+        with suppress(OSError):
+            await self._writer.wait_closed()
+        return code
 
 
 def describe_exit(code: int) -> str:

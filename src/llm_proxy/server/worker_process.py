@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -36,10 +35,10 @@ from llm_proxy.server.channel import (
     encode,
 )
 from llm_proxy.server.child_process import (
-    child_environment,
+    ChildProcess,
+    Started,
     describe_exit,
-    open_channel,
-    start_process,
+    start_with_channel,
 )
 from llm_proxy.server.drain import IDLE_GRACE_S
 from llm_proxy.server.limit_authority import Authority
@@ -51,12 +50,10 @@ logger = logging.getLogger(__name__)
 READY_TIMEOUT_S = 15.0
 
 
-class WorkerProcess:
+class WorkerProcess(ChildProcess):
     def __init__(
         self,
-        process: asyncio.subprocess.Process,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        started: Started,
         *,
         ready_timeout_s: float,
         tally: Tally,
@@ -64,9 +61,7 @@ class WorkerProcess:
         authority: Authority | None,
         holder: str,
     ) -> None:
-        self._process = process
-        self._reader = reader
-        self._writer = writer
+        super().__init__(started)
         self._ready_timeout_s = ready_timeout_s
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._acknowledgements: dict[int, asyncio.Future[bool]] = {}
@@ -74,14 +69,14 @@ class WorkerProcess:
         self._measured = asyncio.Event()
         self._tally = tally
         self._on_exit = on_exit
-        holder = holder or f"worker-{process.pid}"
+        holder = holder or f"worker-{self.pid}"
         self._limits: LimitDesk | None = None
         if authority is not None:
             self._limits = LimitDesk(authority, holder=holder, answer=self._send)
         self._has_shared = asyncio.Event()
         self.snapshot = Snapshot()
         tally.add(self)
-        self._listening = asyncio.create_task(self._listen(), name=f"worker {process.pid}")
+        self._listening = asyncio.create_task(self._listen(), name=f"worker {self.pid}")
         self._may_serve = False
         self.started_at = time.time()
 
@@ -101,37 +96,19 @@ class WorkerProcess:
 
         `on_exit` is called when the process is gone; `authority` answers what it asks of limits.
         """
-        tally = tally or Tally()
-        reader, writer, theirs = await open_channel()
         numbers = [listener.fileno() for listener in listeners]
         listen = [word for number in numbers for word in ("--listen", str(number))]
-        try:
-            process = await start_process(
-                [*command, "--channel", str(theirs.fileno()), *listen],
-                environ=child_environment(os.environ),
-                pass_fds=[theirs.fileno(), *numbers],
-            )
-        except BaseException:
-            writer.close()
-            raise
-        finally:
-            theirs.close()
+        started = await start_with_channel([*command, *listen], "--channel", descriptors=numbers)
         worker = cls(
-            process,
-            reader,
-            writer,
+            started,
             ready_timeout_s=ready_timeout_s,
-            tally=tally,
+            tally=tally or Tally(),
             on_exit=on_exit,
             authority=authority,
             holder=config.holder,
         )
         worker._send(Configure(config))
         return worker
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     async def wait_until_ready(self) -> None:
         try:
@@ -191,21 +168,10 @@ class WorkerProcess:
     def drain(self, timeout_s: float, *, idle_grace_s: float = IDLE_GRACE_S) -> None:
         self._send(Drain(timeout_s, idle_grace_s))
 
-    def send_signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):
-            self._process.send_signal(number)
-
-    def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            self._process.kill()
-
     async def wait(self) -> int:
-        code = await self._process.wait()
+        """Until all it said is handled, too."""
         await self._listening
-        self._writer.close()
-        with suppress(OSError):
-            await self._writer.wait_closed()
-        return code
+        return await super().wait()
 
     def _send(self, message: ToWorker) -> None:
         if not self._writer.is_closing():

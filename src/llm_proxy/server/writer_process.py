@@ -6,57 +6,32 @@ import asyncio
 import os
 import signal
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from llm_proxy.errors import ConfigError, LLMProxyError
 from llm_proxy.server.child_process import (
-    child_environment,
+    ChildProcess,
+    Started,
     describe_exit,
-    open_channel,
-    start_process,
+    start_with_channel,
 )
 
 READY_TIMEOUT_S = 10.0
 
 
-class WriterProcess:
-    """Our end of its socket pair says that we live; its first byte, that it listens."""
+class WriterProcess(ChildProcess):
+    """Its first byte says that it listens."""
 
-    def __init__(
-        self,
-        process: asyncio.subprocess.Process,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        *,
-        ready_timeout_s: float,
-    ) -> None:
-        self._process = process
+    def __init__(self, started: Started, *, ready_timeout_s: float) -> None:
+        super().__init__(started)
         self._ready_timeout_s = ready_timeout_s
-        self._reader = reader
-        self._writer = writer
 
     @classmethod
     async def launch(
         cls, command: Sequence[str], *, ready_timeout_s: float = READY_TIMEOUT_S
     ) -> WriterProcess:
-        reader, writer, theirs = await open_channel()
-        try:
-            process = await start_process(
-                [*command, "--parent-fd", str(theirs.fileno())],
-                environ=child_environment(os.environ),
-                pass_fds=[theirs.fileno()],
-            )
-        except BaseException:
-            writer.close()
-            raise
-        finally:
-            theirs.close()
-        return cls(process, reader, writer, ready_timeout_s=ready_timeout_s)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        started = await start_with_channel(command, "--parent-fd")
+        return cls(started, ready_timeout_s=ready_timeout_s)
 
     async def wait_until_ready(self) -> None:
         try:
@@ -75,21 +50,6 @@ class WriterProcess:
     def finish(self) -> None:
         """It still writes what the workers sent, then exits."""
         self.send_signal(signal.SIGTERM)
-
-    def send_signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):
-            self._process.send_signal(number)
-
-    def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            self._process.kill()
-
-    async def wait(self) -> int:
-        code = await self._process.wait()
-        self._writer.close()
-        with suppress(OSError):
-            await self._writer.wait_closed()
-        return code
 
 
 def check_event_log(path: Path) -> None:
