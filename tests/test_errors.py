@@ -14,6 +14,7 @@ from llm_proxy.errors import (
     NotFound,
     Refusal,
     StoreUnavailable,
+    StoreUnreachable,
     Unreachable,
 )
 
@@ -25,6 +26,7 @@ def test_exit_codes_are_those_of_the_contract() -> None:
     assert codes == {ConfigError: 1, NotAuthorised: 3, NotFound: 4}
     assert Unreachable("").exit_code == 5
     assert StoreUnavailable("").exit_code == 1
+    assert StoreUnreachable("").exit_code == 5
     assert isinstance(Refusal("not_found", ""), LLMProxyError)
 
 

@@ -5,6 +5,7 @@ LLMProxyError               exit code 1
 │   └── WrongUsage          … because of a flag: exit code 2
 ├── StoreError              the database can't be used
 │   └── StoreUnavailable    … for now: locked, slow or gone
+│       └── StoreUnreachable    … its server doesn't answer: exit code 5
 ├── LedgerError             what a worker spends can't be kept
 ├── Conflict                what is asked for contradicts what is stored
 ├── NotAuthorised           exit code 3
@@ -39,6 +40,10 @@ class StoreError(LLMProxyError):
 
 class StoreUnavailable(StoreError):
     pass
+
+
+class StoreUnreachable(StoreUnavailable):
+    exit_code = 5
 
 
 class LedgerError(LLMProxyError):

@@ -25,8 +25,10 @@ def points(chart: Element, class_: str, **axes: bool) -> list[Point]:
     return [value_at(chart, float(x), float(y), **axes) for x, y in pixels]
 
 
-def value_at(chart: Element, x: float, y: float, *, is_log_x: bool = False) -> Point:
-    return _read(chart, "x", x, is_log=is_log_x), _read(chart, "y", y, is_log=False)
+def value_at(
+    chart: Element, x: float, y: float, *, is_log_x: bool = False, is_log_y: bool = False
+) -> Point:
+    return _read(chart, "x", x, is_log=is_log_x), _read(chart, "y", y, is_log=is_log_y)
 
 
 def _read(chart: Element, axis: str, pixel: float, *, is_log: bool) -> float:

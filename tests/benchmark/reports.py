@@ -6,6 +6,8 @@ import math
 from random import Random
 from typing import Any
 
+import msgspec
+
 from llm_proxy.benchmark import report as r
 from llm_proxy.benchmark.report import Added, Distribution, Histogram, Report, Second, Side
 
@@ -113,6 +115,16 @@ def make_streams(*, ttft_ms: float = 20.0, **changes: Any) -> r.Streams:
     return r.Streams(**(fields | changes))
 
 
+def make_goodput(**changes: Any) -> r.Goodput:
+    fields: dict[str, Any] = {
+        "limits": ("latency<=50ms", "ttft<=200ms"),
+        "requests": 1946,
+        "share": 0.973,
+        "requests_per_second": 194.6,
+    }
+    return r.Goodput(**(fields | changes))
+
+
 def make_added(typical: float, *, found: bool = True) -> Added:
     half = abs(typical) * (0.08 if found else 3) or 0.01
     values = [typical + half * 9 * math.tan(1.4 * (i / 500 - 1)) / 5.8 for i in range(1001)]
@@ -181,6 +193,61 @@ def make_find_max(**changes: Any) -> r.FindMax:
         "note": "1,500 requests/s met the limits, and did so again when asked twice more.",
     }
     return r.FindMax(**(fields | changes))
+
+
+def make_frontier(**changes: Any) -> r.Frontier:
+    """Four limits: none within 1 ms, one rate that noise speaks against, one contradicted."""
+    probes = (
+        make_probe(100.0, p99_ms=3.0, rig_bound=True),
+        make_probe(1000.0, p99_ms=4.0),
+        make_probe(1000.0, p99_ms=4.5, is_confirmation=True),
+        make_probe(1500.0, p99_ms=8.0),
+        make_probe(2000.0, p99_ms=71.0),
+        make_probe(4000.0, p99_ms=900.0, passed=False, reason="only half were answered: (-x)"),
+    )
+    points = (
+        make_point(1.0, None, is_noisy=True, confirmed=False, note="Noise: higher kept it (9/s)."),
+        make_point(5.0, 1000.0, p99_ms=4.5, is_noisy=True, note="Confirmed: 1,000/s. Noise: …"),
+        make_point(10.0, 1500.0, p99_ms=8.0, note="Confirmed: 1,500/s met the limits."),
+        make_point(100.0, 2000.0, p99_ms=71.0, confirmed=False, note="Contradicted: 2,000/s."),
+    )
+    fields: dict[str, Any] = {
+        "points": points,
+        "probes": probes,
+        "note": "Confirmed: the rates of 2 of 4 limits, with 6 probes (40 at most).",
+    }
+    return r.Frontier(**(fields | changes))
+
+
+def make_point(
+    limit_ms: float, rate: float | None, *, p99_ms: float | None = None, **changes: Any
+) -> r.FrontierPoint:
+    fields: dict[str, Any] = {
+        "p99_limit_ms": limit_ms,
+        "rate": rate,
+        "requests_per_second": rate,
+        "latency_ms": None if p99_ms is None else with_p99(p99_ms),
+        "confirmed": True,
+        "is_noisy": False,
+        "note": "",
+    }
+    return r.FrontierPoint(**(fields | changes))
+
+
+def make_probe(rate: float, *, p99_ms: float | None = 5.0, **changes: Any) -> r.Probe:
+    fields: dict[str, Any] = {
+        "rate": rate,
+        "requests_per_second": rate * 0.999,
+        "passed": True,
+        "reason": "",
+        "latency_ms": None if p99_ms is None else with_p99(p99_ms),
+        "rig_bound": False,
+    }
+    return r.Probe(**(fields | changes))
+
+
+def with_p99(ms: float) -> Distribution:
+    return msgspec.structs.replace(make_distribution(ms / 2), p99=ms)
 
 
 def make_comparison(**changes: Any) -> r.Comparison:

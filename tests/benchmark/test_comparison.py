@@ -14,7 +14,10 @@ from tests.benchmark.reports import (
     make_added,
     make_distribution,
     make_environment,
+    make_frontier,
+    make_goodput,
     make_load,
+    make_point,
     make_report,
     make_rig,
     make_stream_report,
@@ -26,6 +29,20 @@ def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     path.write_bytes(encode_report(make_stream_report()))
     assert read_report(path) == make_stream_report()
+
+
+def test_points_of_a_frontier_are_compared_by_limit() -> None:
+    old = make_report(frontier=make_frontier())
+    points = (make_point(1.0, 90.0), make_point(5.0, 800.0), make_point(20.0, 900.0))
+    new = make_report(frontier=make_frontier(points=points))
+    changes = {change.metric: change for change in compare(old, new, file="old.json").changes}
+    assert [name for name in changes if "frontier" in name] == ["frontier.5ms"]
+    assert (changes["frontier.5ms"].old, changes["frontier.5ms"].new) == (1000, 800)
+    limits = parse_max_regression("frontier.5ms=10%,frontier.20ms=10%")
+    worse, unknown = regressions(old, new, limits)
+    assert "the rate within a p99 of 5ms was 1,000 requests/s and is 800" in worse.message
+    assert "frontier.20ms isn't in the report compared with" in unknown.message
+    assert not worse.passed and not unknown.passed
 
 
 def test_fields_of_later_versions_are_passed_over(tmp_path: Path) -> None:
@@ -145,6 +162,20 @@ def test_a_figure_that_is_missing_on_either_side_fails() -> None:
     (check,) = regressions(with_it, without, limits)
     assert not check.passed
     assert check.message.startswith("ttft.p50 isn't in this run")
+
+
+def test_goodput_is_compared_and_its_regression_is_in_points() -> None:
+    old = make_report(goodput=make_goodput(share=0.99))
+    new = make_report(goodput=make_goodput(share=0.97, limits=("latency<=20ms",)))
+    comparison = compare(old, new, file="old.json")
+    assert "goodput" in {change.metric for change in comparison.changes}
+    (warning,) = comparison.warnings
+    assert "The goodput demanded differs: latency<=50ms, ttft<=200ms then" in warning
+    (check,) = regressions(old, new, parse_max_regression("goodput=1%"))
+    assert not check.passed
+    assert "goodput was 99 % and is 97 %" in check.message
+    (check,) = regressions(old, new, parse_max_regression("goodput=2%"))
+    assert check.passed
 
 
 def test_conditions_that_differ_are_warned_of() -> None:

@@ -13,6 +13,7 @@ from llm_proxy.benchmark.thresholds import parse_max_regression, parse_slo
 from tests.benchmark.reports import (
     make_environment,
     make_find_max,
+    make_frontier,
     make_load,
     make_report,
     make_rig,
@@ -72,11 +73,44 @@ def test_search_passes_when_it_found_a_rate(rate: float | None, passed: bool) ->
     """The figures of the best rate may lie just within the limits: they aren't checked again."""
     found = make_find_max(rate=rate)
     report = checked(make_report(find_max=found), limits(slo=parse_slo("p99=1us,rps=5")))
-    assert [(check.kind, check.passed) for check in report.checks] == [
-        ("slo", passed),
-        ("error-rate", True),
+    assert [(check.name, check.passed) for check in report.checks] == [
+        ("p99<=50ms", passed),
+        ("rps>=5/s", True),
+        ("errors<=1%", True),
     ]
     assert report.checks[0].message == found.note
+
+
+def test_every_limit_of_a_frontier_is_a_check() -> None:
+    report = make_report(frontier=make_frontier())
+    slo = parse_slo("p99=1us,frontier.10ms=1500,frontier.100ms=2500,frontier.1ms=1")
+    checks = checked(report, limits(slo=slo)).checks
+    assert [(check.name, check.passed) for check in checks] == [
+        ("frontier p99<=1ms", False),
+        ("frontier p99<=5ms", True),
+        ("frontier p99<=10ms", True),
+        ("frontier p99<=100ms", True),
+        ("frontier.10ms>=1500/s", True),
+        ("frontier.100ms>=2500/s", False),
+        ("frontier.1ms>=1/s", False),
+        ("errors<=1%", True),
+    ]
+    assert checks[0].message == "p99<=1ms: Noise: higher kept it (9/s)."
+    assert "no rate was found for it" in checks[6].message
+
+
+def test_every_point_of_a_frontier_must_have_the_rate_that_is_demanded() -> None:
+    report = make_report(frontier=make_frontier())
+    checks = checked(report, limits(slo=parse_slo("rps=1500"))).checks
+    passed = {check.name: check.passed for check in checks}
+    assert passed == {
+        "frontier p99<=1ms": False,
+        "frontier p99<=5ms": False,
+        "frontier p99<=10ms": True,
+        "frontier p99<=100ms": True,
+        "errors<=1%": True,
+    }
+    assert checks[1].message.endswith("1,000/s isn't rps>=1500/s.")
 
 
 def test_earlier_report_is_compared_with() -> None:

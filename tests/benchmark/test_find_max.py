@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_proxy.benchmark.find_max import MOST_PROBES, PRECISION, Search
+from llm_proxy.benchmark.find_max import MOST_PROBES, find_max, meets_all
 from llm_proxy.benchmark.precision import format_rate
+from llm_proxy.benchmark.rate_search import PRECISION, RateSearch
 from llm_proxy.benchmark.report import FindMax, Probe
 
 pytestmark = pytest.mark.anyio
@@ -19,7 +20,7 @@ async def search(
     start: float = 100,
     is_rig_bound: Callable[[float], bool] = lambda rate: False,
 ) -> FindMax:
-    async def probe(rate: float) -> Probe:
+    async def probe(rate: float, limit: int) -> Probe:
         passed = passes(rate)
         return Probe(
             rate=rate,
@@ -30,7 +31,9 @@ async def search(
             rig_bound=is_rig_bound(rate),
         )
 
-    return await Search(probe, ["p99<=50ms"]).run(start)
+    rates = RateSearch(probe, [meets_all], most_probes=MOST_PROBES)
+    await rates.run(start)
+    return find_max(rates, ["p99<=50ms"])
 
 
 @pytest.mark.parametrize("capacity", [100.0, 130.0, 777.0, 1600.0, 25_000.0])

@@ -11,6 +11,7 @@ from llm_proxy.benchmark.generator import Generator
 from llm_proxy.benchmark.mock_options import MockOptions
 from llm_proxy.benchmark.mock_upstream import MockServer
 from llm_proxy.benchmark.plan import Closed, Open, Stage
+from llm_proxy.benchmark.rig_verdict import rig_verdict
 from llm_proxy.benchmark.samples import CANCELLED, OK, TIMEOUT, Frame
 from llm_proxy.errors import ConfigError
 from tests.benchmark.generating import CHAT, STREAM, generate, generate_with, plan, target
@@ -128,7 +129,15 @@ async def test_waiting_for_the_last_answer_is_no_work_of_the_rig(mock: MockServe
     run = await generate(plan(load, target(mock.address), headers=slow))
     assert run.column("outcome") == [OK]
     assert run.column("service")[0] >= 6_000_000
-    assert 0 < run.figures.wall_s < 0.6
+    assert 0 < run.figures.wall_s < run.column("service")[0] / 1e7
+
+
+async def test_a_rate_far_over_what_can_be_sent_is_bound_by_the_rig(mock: MockServer) -> None:
+    # The mock shares our thread: whatever it needs, the process is never idle.
+    load = Open(stages=(Stage(duration_s=0.2, rate=1e6),), start_rate=1e6, max_in_flight=1000)
+    run = await generate(plan(load, target(mock.address), timeout_s=0.1))
+    assert run.figures.blocked > 0 and run.figures.sent < 100_000
+    assert rig_verdict([run.figures], latency_ms=None, late_ms=None).verdict == "rig-bound"
 
 
 @pytest.mark.parametrize("mock_options", [MockOptions(tokens_per_second=2)], indirect=True)

@@ -9,6 +9,8 @@ from tests.benchmark.reports import (
     make_comparison,
     make_distribution,
     make_find_max,
+    make_frontier,
+    make_goodput,
     make_report,
     make_rig,
     make_runs,
@@ -22,6 +24,7 @@ VOID = {"meta"}
 EVERYTHING = {
     "runs": make_runs(),
     "find_max": make_find_max(),
+    "frontier": make_frontier(),
     "comparison": make_comparison(),
 }
 
@@ -69,13 +72,20 @@ def test_a_full_report_has_every_section_and_chart() -> None:
         "Where the time went",
         "Compared with an earlier report",
         "The highest rate",
+        "The highest rate within each limit of p99",
         "Repeats",
         "Answers",
         "The target's processes",
         "How it was measured",
     ]
-    assert page.count("figure") == 4
-    assert page.count("svg") == 4 + 3 + 1
+    assert page.count("figure") == 5
+    assert page.count("svg") == 5 + 3 + 1
+
+
+def test_goodput_is_among_the_first_figures() -> None:
+    page = html(make_report(goodput=make_goodput())).decode()
+    assert '<span class="label">goodput</span><span class="value">97.3 %</span>' in page
+    assert "195 requests/s with latency&lt;=50ms, ttft&lt;=200ms" in page
 
 
 def test_a_plain_report_has_only_what_was_measured() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from xml.etree.ElementTree import Element
 
+import msgspec
 import pytest
 
 from llm_proxy.benchmark import html_sections as sections
@@ -12,6 +13,8 @@ from tests.benchmark.reports import (
     make_added,
     make_comparison,
     make_find_max,
+    make_goodput,
+    make_process,
     make_report,
     make_runs,
     make_stream_report,
@@ -126,6 +129,27 @@ def test_processes_have_their_costs() -> None:
     text = _text(sections.process_section(make_report()))
     assert "CPU per request210 µs" in text
     assert "62.1 · 71.5 · 70.2 MiB" in text
+    assert "growth" not in text and "core hours" not in text
+
+
+def test_processes_of_a_long_run_have_a_trend() -> None:
+    process = make_process(
+        core_hours_per_million=0.05833,
+        memory_steady_mib=70.5,
+        memory_growth_mib_per_min=-0.04,
+        memory_recovered_mib=66.0,
+    )
+    text = _text(sections.process_section(make_report(process=process)))
+    assert "0.058 core hours" in text
+    assert "memory in the second half70.5 MiB" in text
+    assert "memory growth-0.04 MiB a minute" in text
+    assert "memory after a rest66.0 MiB" in text
+
+
+def test_repeats_have_their_goodput() -> None:
+    runs = tuple(msgspec.structs.replace(run, goodput_share=0.9996) for run in make_runs(2))
+    rows = _rows(sections.runs_section(make_report(runs=runs, goodput=make_goodput())))
+    assert (rows[0][-1], rows[1][-1]) == ("goodput", "99.96 %")
 
 
 def test_every_repeat_has_a_row() -> None:

@@ -27,7 +27,7 @@ class Client:
         self.writer.write(data)
 
     async def head(self) -> bytes:
-        return await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)
+        return await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 30)
 
     async def answer(self) -> tuple[int, bytes]:
         """The status and the body of an answer with a length."""
@@ -36,7 +36,7 @@ class Client:
         return int(head.split()[1]), await self.reader.readexactly(length)
 
     async def rest(self) -> bytes:
-        return await asyncio.wait_for(self.reader.read(-1), 5)
+        return await asyncio.wait_for(self.reader.read(-1), 30)
 
 
 @asynccontextmanager

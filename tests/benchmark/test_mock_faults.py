@@ -27,6 +27,7 @@ def test_every_header_is_read() -> None:
         (b"X-Mock-Tokens", b"7"),
         (b"X-Mock-Stall", b"5:300ms"),
         (b"X-Mock-Corrupt", b"9"),
+        (b"X-Mock-Share", b"25%"),
     )
     assert faults == Faults(
         status=429,
@@ -38,7 +39,9 @@ def test_every_header_is_read() -> None:
         stall_after=5,
         stall_s=0.3,
         corrupt=9,
+        share=0.25,
     )
+    assert faults.spared == Faults(encoding="br", tokens=7)
 
 
 def test_a_delay_without_a_unit_is_in_seconds() -> None:
@@ -67,6 +70,8 @@ def test_a_cut_can_come_before_the_head() -> None:
         (b"X-Mock-Stall", b"5:", "X-Mock-Stall: '' isn't a duration"),
         (b"X-Mock-Stall", b"5:1h", "X-Mock-Stall must be at most 600s"),
         (b"X-Mock-Corrupt", b"0", "X-Mock-Corrupt must be a whole number from 1"),
+        (b"X-Mock-Share", b"10", "X-Mock-Share must be a percentage, such as 10%, not '10'"),
+        (b"X-Mock-Share", b"0%", "X-Mock-Share must be a whole number from 1 to 100"),
         (b"X-Mock-Encoding", b"zstd", "gzip, br or deflate, not 'zstd'"),
         (b"X-Mock-Latency", b"1s", "X-Mock-Latency isn't a header of the mock; there are X-Mock-C"),
     ],
@@ -82,7 +87,7 @@ def test_a_header_that_cannot_be_obeyed_is_400(name: bytes, value: bytes, messag
     st.sampled_from(
         [
             *(b"status", b"delay", b"cut", b"encoding", b"tokens", b"retry-after"),
-            *(b"stall", b"corrupt"),
+            *(b"stall", b"corrupt", b"share"),
         ]
     ),
     st.binary(max_size=30),

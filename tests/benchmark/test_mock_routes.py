@@ -5,12 +5,13 @@ import pytest
 from llm_proxy.benchmark.mock_answer import Refused
 from llm_proxy.benchmark.mock_chat import complete_chat
 from llm_proxy.benchmark.mock_files import FileStore
+from llm_proxy.benchmark.mock_hang_ups import HangUps
 from llm_proxy.benchmark.mock_models import get_model, list_models
 from llm_proxy.benchmark.mock_request import Request
 from llm_proxy.benchmark.mock_routes import Route, Routes
 
 files = FileStore()
-routes = Routes(files)
+routes = Routes(files, HangUps())
 
 
 def _find(method: str, target: bytes) -> Route:

@@ -103,3 +103,14 @@ def test_a_fault_does_not_hide_behind_an_error() -> None:
     request = Request("GET", b"/nowhere", [(b"X-Mock-Delay", b"2s")])
     answer, faults = MockService(MockOptions()).answer(request)
     assert (answer.status, faults.delay_s) == (404, 2.0)
+
+
+def test_trouble_of_a_share_befalls_the_same_requests_of_any_mock() -> None:
+    headers = (KEY, (b"X-Mock-Status", b"503"), (b"X-Mock-Share", b"25%"))
+    first, second = (
+        [_ask(service, CHAT, *headers).status for _ in range(200)]
+        for service in (MockService(MockOptions()), MockService(MockOptions()))
+    )
+    assert first == second
+    assert 25 < first.count(503) < 75
+    assert first.count(200) == 200 - first.count(503)

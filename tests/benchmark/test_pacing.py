@@ -10,7 +10,7 @@ from llm_proxy.benchmark.pacing import LoopTimer, TimerFd, new_alarm
 
 pytestmark = pytest.mark.anyio
 KINDS = [LoopTimer, *([TimerFd] if sys.platform == "linux" else [])]
-LIMIT_S = 5.0
+LIMIT_S = 30.0
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from llm_proxy.benchmark.precision import (
     digits,
+    format_met,
     format_ms,
     format_number,
     format_rate,
@@ -69,6 +70,23 @@ def test_shares_are_percents() -> None:
     assert [format_share(share) for share in (0, 0.0025, 0.1234, 1)] == [
         *("0 %", "0.25 %", "12.3 %", "100 %")
     ]
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (1.0, "100 %"),
+        (0.999996, "99.9996 %"),
+        (0.99957, "99.957 %"),
+        (0.97314, "97.3 %"),
+        (0.6, "60 %"),
+        (0.31234, "31 %"),
+        (0.000512, "0.051 %"),
+        (0.0, "0 %"),
+    ],
+)
+def test_a_share_that_should_be_all_is_never_rounded_to_it(share: float, text: str) -> None:
+    assert format_met(share) == text
 
 
 def test_reports_keep_four_digits() -> None:

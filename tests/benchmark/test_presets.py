@@ -62,3 +62,13 @@ def test_model_that_is_named_replaces_any_other() -> None:
 def test_request_that_names_its_model_is_left_as_it_is() -> None:
     whole = {"model": "its own", "messages": []}
     assert json.loads(PRESETS["messages"].body(whole)) == whole
+
+
+def test_an_agent_sends_its_session_in_turn_and_others_their_prompt() -> None:
+    agent, chat = PRESETS["agent"], PRESETS["chat"]
+    bodies = [json.loads(body) for body in agent.bodies(seed=1, model="m", stream=True)]
+    assert len(bodies) == 30
+    assert all(body["model"] == "m" and body["stream"] for body in bodies)
+    assert agent.order == "in turn"
+    assert chat.bodies(seed=1) == (chat.body(chat.asking(chat.prompt)),)
+    assert chat.order == "shuffled"

@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from llm_proxy.benchmark.process_usage import UsageWatch, process_errors
+from llm_proxy.benchmark.process_usage import RECOVERY_S, UsageWatch, process_errors
+from llm_proxy.benchmark.report import ProcessUsage
 from llm_proxy.errors import ConfigError
 
 # Does as it is told, a line each: burns CPU, takes memory, has a child do so, and says when it has.
@@ -83,12 +84,14 @@ def test_the_cpu_of_the_run_is_shared_by_its_requests(target: _Target) -> None:
     assert 0.05 <= usage.cpu_s < 0.115
     assert usage.cpu_us_per_request == pytest.approx(usage.cpu_s * 1000, abs=5)
     assert usage.pids == (target.pid,)
+    assert usage.core_hours_per_million == pytest.approx(usage.cpu_s * 1000 / 3600, abs=0.0014)
 
 
 def test_without_requests_there_is_no_cpu_per_request(target: _Target) -> None:
     watch = UsageWatch(target.pid)
     watch.start()
-    assert watch.finish(0).cpu_us_per_request == 0
+    usage = watch.finish(0)
+    assert (usage.cpu_us_per_request, usage.core_hours_per_million) == (0, None)
 
 
 @pytest.mark.parametrize("has_pss", [True, False])
@@ -127,6 +130,50 @@ def test_memory_is_measured_once_a_second(
     watch.sample()
     target.tell("give back")
     assert (watch.finish(1).memory_peak_mib > 25) is is_measured
+
+
+def _rested(target: _Target, now: list[float], *, length_s: float, rest_s: float) -> ProcessUsage:
+    """A run that takes memory, and a rest in which it is given back."""
+    watch = UsageWatch(target.pid, clock=lambda: now[0])
+    watch.start()
+    target.tell("take")
+    while length_s > 0:
+        now[0] += 1
+        length_s -= 1
+        watch.sample()
+    assert watch.end() == (RECOVERY_S if now[0] >= 20 else 0)
+    target.tell("give back")
+    now[0] += rest_s
+    return watch.finish(1000)
+
+
+def test_a_long_run_shows_the_steady_memory_and_what_came_back(target: _Target) -> None:
+    usage = _rested(target, [0.0], length_s=60, rest_s=RECOVERY_S)
+    assert usage.memory_steady_mib == usage.memory_after_mib == usage.memory_peak_mib
+    assert usage.memory_growth_mib_per_min == pytest.approx(0, abs=0.5)
+    assert usage.memory_recovered_mib is not None
+    assert usage.memory_recovered_mib < usage.memory_after_mib - 25
+
+
+def test_a_rest_that_was_cut_short_tells_nothing_of_what_came_back(target: _Target) -> None:
+    usage = _rested(target, [0.0], length_s=20, rest_s=1.0)
+    assert usage.memory_recovered_mib is None
+    assert usage.memory_steady_mib is not None
+    assert usage.memory_growth_mib_per_min is None  # by the minute, of less than one
+
+
+def test_a_short_run_has_no_trend_and_no_rest(target: _Target) -> None:
+    usage = _rested(target, [0.0], length_s=10, rest_s=60.0)
+    assert usage.memory_growth_mib_per_min is usage.memory_recovered_mib is None
+    assert usage.memory_steady_mib is None
+
+
+def test_what_the_target_does_after_the_end_is_not_of_the_run(target: _Target) -> None:
+    watch = UsageWatch(target.pid)
+    watch.start()
+    watch.end()
+    target.tell("burn")
+    assert watch.finish(1).cpu_s < 0.05
 
 
 def test_children_count_those_born_during_the_run_from_their_birth(target: _Target) -> None:

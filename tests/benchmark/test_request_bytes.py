@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from llm_proxy.benchmark.plan import Target, Workload
+from llm_proxy.benchmark.plan import Closed, Load, Plan, Replay, Target, Workload
 from llm_proxy.benchmark.request_bytes import RequestBytes, body_order
 from llm_proxy.secrets import Secret
 
@@ -62,7 +64,26 @@ def test_streams_ask_for_events() -> None:
     assert "\r\nAccept: text/event-stream\r\n" in request
 
 
+def ordered(seed: int = 1, load: Load | None = None, **workload: Any) -> list[int]:
+    bodies = tuple(b"%d" % number for number in range(100))
+    plan = Plan(
+        targets=(Target(base_url="http://a"),),
+        workload=Workload(bodies=bodies, **workload),
+        load=load or Closed(concurrency=1, requests=1),
+        seed=seed,
+    )
+    return list(body_order(plan))
+
+
 def test_the_order_of_bodies_is_that_of_the_seed_and_has_each_once() -> None:
-    order = body_order(100, 1)
+    order = ordered()
     assert sorted(order) == list(range(100))
-    assert order == body_order(100, 1) != body_order(100, 2)
+    assert order == ordered(1) != ordered(2)
+
+
+def test_a_session_is_sent_in_turn() -> None:
+    assert ordered(order="in turn") == list(range(100))
+
+
+def test_a_replay_says_itself_what_comes_when() -> None:
+    assert ordered(load=Replay(offsets_s=(0, 1, 2), bodies=(5, 5, 0))) == [5, 5, 0]

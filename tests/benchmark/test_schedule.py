@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_proxy.benchmark.plan import Open, Stage
-from llm_proxy.benchmark.schedule import due_times
+from llm_proxy.benchmark.plan import Open, Replay, Stage
+from llm_proxy.benchmark.schedule import due_between, due_times
 
 RATES = st.floats(min_value=0, max_value=500, allow_nan=False)
 STAGES = st.lists(
@@ -85,3 +85,46 @@ def test_poisson_processes_add_up_to_the_rate() -> None:
     shares = [list(due_times(load, seed=3, process=i, processes=2)) for i in range(2)]
     assert shares[0][:5] != shares[1][:5]
     assert sum(map(len, shares)) == pytest.approx(10_000, rel=0.05)
+
+
+def replay(*offsets_s: float) -> Replay:
+    return Replay(offsets_s=offsets_s, bodies=(0,) * len(offsets_s))
+
+
+def test_a_replay_comes_when_it_was_recorded() -> None:
+    assert list(due_times(replay(0, 0.25, 0.25, 3), seed=1)) == [0, 0.25, 0.25, 3]
+
+
+def test_the_second_lane_of_a_replay_has_its_turn_midway_to_the_next_arrival() -> None:
+    assert list(due_times(replay(0, 1, 4), seed=1, lanes=2)) == [0, 0.5, 1, 2.5, 4, 5]
+
+
+@given(st.lists(st.floats(0, 100), min_size=1).map(sorted), st.integers(1, 4), st.integers(1, 2))
+def test_processes_share_a_replay_in_turn(offsets: list[float], count: int, lanes: int) -> None:
+    load = replay(*offsets)
+    whole = list(due_times(load, seed=1, lanes=lanes))
+    assert whole == sorted(whole)
+    shares = [
+        list(due_times(load, seed=1, process=i, processes=count, lanes=lanes)) for i in range(count)
+    ]
+    assert sorted(time for share in shares for time in share) == whole
+    assert all(share == sorted(share) for share in shares)
+
+
+@given(STAGES, RATES, st.floats(min_value=0, max_value=12), st.floats(min_value=0, max_value=12))
+def test_arrivals_are_counted_as_they_come(
+    stages: tuple[Stage, ...], start_rate: float, one_s: float, other_s: float
+) -> None:
+    begin_s, end_s = sorted((one_s, other_s))
+    load = Open(stages=stages, start_rate=start_rate)
+    due = [at for at in due_times(load, seed=1, lanes=2) if begin_s <= at < end_s]
+    assert abs(due_between(load, begin_s, end_s, lanes=2) - len(due)) <= 2
+
+
+def test_a_day_at_the_highest_rate_is_counted_at_once() -> None:
+    assert due_between(constant(1e6, 86400), 60, 86400, processes=4, lanes=2) == 43_170_000_000
+
+
+def test_recorded_arrivals_are_counted_for_both_lanes() -> None:
+    load = Replay(offsets_s=(0, 0.5, 0.5, 1, 2), bodies=(0, 0, 0, 0, 0))
+    assert due_between(load, 0.5, 2, lanes=2) == 6

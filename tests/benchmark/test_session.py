@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from llm_proxy.benchmark.goodput import parse_goodput
 from llm_proxy.benchmark.live import Live
-from llm_proxy.benchmark.plan import Closed, Load, Open, Plan, Stage, Target, Workload
+from llm_proxy.benchmark.plan import Closed, Load, Open, Plan, Replay, Stage, Target, Workload
 from llm_proxy.benchmark.report import ProcessUsage
 from llm_proxy.benchmark.samples import (
     OK,
@@ -19,12 +20,12 @@ from llm_proxy.benchmark.samples import (
     new_gaps,
     new_samples,
 )
+from llm_proxy.benchmark.service import Service
 from llm_proxy.benchmark.session import (
     SHOWN_EVERY_S,
     Course,
     Interrupted,
     Measured,
-    Service,
     Session,
     at_rate,
     warm_up_load,
@@ -110,6 +111,8 @@ class Notes:
         self.phases: list[tuple[str, float | None, int | None]] = []
         self.shown: list[Live] = []
         self.watched: list[str] = []
+        self.rest_s = 0.0
+        self.at_end: Callable[[], None] = lambda: None
 
     def phase(
         self, text: str, *, total_s: float | None = None, total_requests: int | None = None
@@ -124,6 +127,11 @@ class Notes:
 
     def sample(self) -> None:
         self.watched.append("sample")
+
+    def end(self) -> float:
+        self.watched.append("end")
+        self.at_end()
+        return self.rest_s
 
     def finish(self, requests: int) -> ProcessUsage:
         self.watched.append(f"finish {requests}")
@@ -145,7 +153,7 @@ async def test_warm_up_goes_before_and_is_not_counted() -> None:
     assert notes.phases == [("warm-up", 0.5, None), ("running", None, 50)]
     assert [run for _, run in frames] == [0]
     assert measured.results.side.requests == 50
-    assert notes.watched == ["start", "finish 50"]
+    assert notes.watched == ["start", "end", "finish 50"]
     assert measured.process == make_process()
     assert (measured.runs, measured.find_max, measured.interrupted) == ((), None, False)
 
@@ -173,6 +181,42 @@ async def test_run_is_shown_and_the_process_watched_meanwhile() -> None:
     _, notes = await run(ScriptedRig(takes_s=SHOWN_EVERY_S * 2.5), Course())
     assert notes.shown
     assert "sample" in notes.watched
+
+
+async def test_target_is_left_alone_before_its_memory_is_measured_again() -> None:
+    notes = Notes()
+    notes.rest_s = 0.01
+    await Session(ScriptedRig(), notes, usage=notes).run(plan(), Course())
+    assert notes.phases == [("running", None, 50), ("cooling down", 0.01, None)]
+    assert notes.watched == ["start", "end", "finish 50"]
+
+
+async def test_rest_ends_when_the_session_is_stopped() -> None:
+    notes = Notes()
+    notes.rest_s = 3600.0
+    session = Session(ScriptedRig(), notes, usage=notes)
+    notes.at_end = session.stop
+    measured = await session.run(plan(), Course(repeats=2))
+    assert measured.interrupted
+    assert notes.watched == ["start", "end", "finish 50"]
+
+
+async def test_goodput_is_of_what_is_measured() -> None:
+    session = Session(ScriptedRig(), Notes(), goodput=parse_goodput("latency=1h"))
+    measured = await session.run(plan(), Course())
+    assert measured.results.side.goodput is not None
+    assert measured.results.side.goodput.share == 1.0
+
+
+async def test_search_may_be_for_goodput() -> None:
+    rig = ScriptedRig(lambda plan: 10.0 if rate_of(plan) <= 400 else 90.0)
+    session = Session(rig, Notes(), goodput=parse_goodput("latency=50ms"))
+    wanted = service("goodput=95%")
+    measured = await session.run(plan(SECOND), Course(service=wanted))
+    assert measured.find_max is not None
+    assert measured.find_max.rate == pytest.approx(400, rel=0.06)
+    missed = [probe.reason for probe in measured.find_max.probes if not probe.passed]
+    assert "goodput is 0 %, below 95 %" in missed
 
 
 async def test_view_that_fails_is_no_secret() -> None:
@@ -251,6 +295,15 @@ async def test_search_reports_the_best_rate_and_its_figures() -> None:
     assert all("p99 is 90" in reason for reason in missed)
 
 
+async def test_rate_that_is_demanded_is_no_reason_to_go_down() -> None:
+    rig = ScriptedRig(lambda plan: 10 if rate_of(plan) <= 300 else 90)
+    course = Course(service=service("p99=50ms,rps=250"))
+    measured, _ = await run(rig, course, SECOND)
+    assert measured.find_max is not None
+    assert measured.find_max.rate == pytest.approx(300, rel=0.05)
+    assert measured.find_max.probes[0].passed
+
+
 async def test_search_that_finds_nothing_shows_what_it_saw() -> None:
     measured, _ = await run(
         ScriptedRig(lambda plan: 90), Course(service=service(start_rate=1.0)), SECOND
@@ -276,6 +329,42 @@ async def test_errors_are_no_way_to_be_fast() -> None:
     assert "error rate is 100 %" in measured.find_max.probes[0].reason
 
 
+async def test_frontier_has_a_rate_for_each_limit_and_the_strictest_ones_figures() -> None:
+    rig = ScriptedRig(lambda plan: 5 if rate_of(plan) <= 300 else 30 if rate_of(plan) < 900 else 99)
+    asked = service("rps=1,frontier.10ms=1", p99_limits_ms=(1.0, 10.0, 50.0))
+    measured, notes = await run(rig, Course(service=asked), SECOND)
+    found = measured.frontier
+    assert measured.find_max is None
+    assert found is not None
+    strict, middle, loose = found.points
+    assert (strict.rate, strict.latency_ms) == (None, None)
+    assert middle.rate is not None and 285 < middle.rate <= 300
+    assert loose.rate is not None and 855 < loose.rate < 900
+    assert middle.confirmed and loose.confirmed
+    latency = measured.results.side.latency_ms
+    assert latency == middle.latency_ms
+    assert latency is not None and latency.p99 == pytest.approx(5, rel=0.01)
+    titles = [title for title, _s, _requests in notes.phases]
+    assert titles[0] == "frontier: p99 <= 50 ms, probing 100/s"
+    assert titles[-1] == "frontier: p99 <= 1 ms, probing 0.100/s"
+
+
+async def test_frontier_that_is_stopped_keeps_its_points() -> None:
+    rig = ScriptedRig(
+        lambda plan: 5 if rate_of(plan) <= 300 else 99,
+        before=lambda number: session.stop() if number == 5 else None,
+    )
+    session = Session(rig, Notes())
+    course = Course(service=service("rps=1", p99_limits_ms=(1.0, 50.0)))
+    measured = await session.run(plan(SECOND), course)
+    assert measured.interrupted and measured.frontier is not None
+    strict, loose = measured.frontier.points
+    assert (strict.rate, loose.rate) == (None, 300)
+    assert "interrupted" in strict.note and "interrupted" in loose.note
+    assert measured.results.side.latency_ms == loose.latency_ms
+    assert len(measured.frontier.probes) == 4
+
+
 async def test_search_that_is_stopped_keeps_what_it_knows() -> None:
     rig = ScriptedRig(
         lambda plan: 10, before=lambda number: session.stop() if number == 3 else None
@@ -293,6 +382,8 @@ def test_warm_up_is_as_heavy_as_the_run_begins() -> None:
     assert warm_up_load(CLOSED, 2) == Closed(concurrency=2, duration_s=2)
     ramp = Open(stages=(Stage(duration_s=10, rate=50), Stage(duration_s=5, rate=9)), start_rate=0)
     assert warm_up_load(ramp, 2) == Open(stages=(Stage(duration_s=2, rate=50),), start_rate=50)
+    replay = Replay(offsets_s=(0, 1, 3), bodies=(0, 1, 2))
+    assert warm_up_load(replay, 2) == Replay(offsets_s=(0, 1), bodies=(0, 1))
 
 
 def test_probe_has_its_rate_from_beginning_to_end() -> None:

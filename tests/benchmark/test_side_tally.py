@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from llm_proxy.benchmark.goodput import parse_goodput
 from llm_proxy.benchmark.lane_rows import LaneRows
 from llm_proxy.benchmark.plan import PROXIED
-from llm_proxy.benchmark.report import Side
+from llm_proxy.benchmark.report import Goodput, Side
 from llm_proxy.benchmark.samples import (
     BROKEN_STREAM,
     CANCELLED,
@@ -96,6 +97,18 @@ def test_server_timing_leaves_the_rest_unexplained() -> None:
     assert timing.proxy_ms.p50 == 1.0
     assert timing.upstream_ms.p50 == pytest.approx(6.0, rel=1e-3)
     assert timing.unexplained_ms.p50 == pytest.approx(3.0, rel=1e-3)
+    assert (timing.seen, timing.excessive) == ("service", 0)
+    assert timing.seen_ms is not None
+    assert (timing.seen_ms.count, timing.seen_ms.max) == (1, 10.0)
+
+
+def test_the_parts_of_the_time_add_up_to_what_was_seen() -> None:
+    timing = side_of(
+        [row(proxy=i * MS // 7, upstream=i * MS // 3, service=i * MS) for i in range(1, 90)]
+    ).server_timing
+    assert timing is not None and timing.seen_ms is not None
+    parts = timing.proxy_ms.mean + timing.upstream_ms.mean + timing.unexplained_ms.mean
+    assert parts == pytest.approx(timing.seen_ms.mean, rel=1e-3)
 
 
 def test_rounding_leaves_nothing_below_zero_unexplained() -> None:
@@ -103,6 +116,7 @@ def test_rounding_leaves_nothing_below_zero_unexplained() -> None:
     assert side.server_timing is not None
     assert side.server_timing.unexplained_ms.min == 0.0
     assert side.server_timing.unexplained_ms.max == 8.0
+    assert side.server_timing.excessive == 1
 
 
 def test_of_a_stream_the_timing_is_set_against_the_first_byte() -> None:
@@ -110,6 +124,18 @@ def test_of_a_stream_the_timing_is_set_against_the_first_byte() -> None:
     side = side_of([stream], is_stream=True)
     assert side.server_timing is not None
     assert side.server_timing.unexplained_ms.max == 1.0
+    assert side.server_timing.seen == "first byte"
+    assert side.server_timing.seen_ms is not None
+    assert side.server_timing.seen_ms.max == 4.0
+
+
+def test_goodput_leaves_out_what_was_cancelled_and_counts_what_was_not_sent() -> None:
+    tally = SideTally(is_stream=False, goodput=parse_goodput("latency=50ms"))
+    rows = [*[row()] * 5, row(service=90 * MS), row(outcome=SERVER_ERROR), row(outcome=CANCELLED)]
+    tally.add(LaneRows(samples_of(rows), PROXIED))
+    assert tally.side(2.0, unsent=3).goodput == Goodput(
+        limits=("latency<=50ms",), requests=5, share=0.5, requests_per_second=2.5
+    )
 
 
 def test_streams_have_their_own_figures() -> None:

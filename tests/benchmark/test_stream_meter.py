@@ -228,6 +228,19 @@ def test_gaps_below_ten_milliseconds_are_no_stalls_however_fast_the_stream() -> 
     assert meter.stalls() == 1
 
 
+@pytest.mark.parametrize(
+    ("gaps_ms", "stalls"), [((300, 0), 1), ((0, 300, 0, 1), 1), ((300,), 0), ((300, 300, 0), 0)]
+)
+def test_the_longest_gap_is_not_its_own_measure(gaps_ms: tuple[int, ...], stalls: int) -> None:
+    """As of tokens that arrive in few pieces; a single gap has nothing to be held against."""
+    meter = StreamMeter()
+    now = 0
+    for gap_ms in (0, *gaps_ms):
+        now += gap_ms * TICKS_PER_MS
+        meter.feed(_chat({"content": "a"}), now)
+    assert meter.stalls() == stalls
+
+
 def test_of_a_line_without_end_only_so_much_is_kept() -> None:
     meter = _measured(*[b"x" * 100_000] * 5)
     assert len(meter._rest) == LONGEST_LINE

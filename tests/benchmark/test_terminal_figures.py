@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm_proxy.benchmark.report import Histogram, Spread
+from llm_proxy.benchmark.report import Histogram, ServerTiming, Spread
 from llm_proxy.benchmark.terminal_figures import (
     show_histogram,
     show_latency,
@@ -16,6 +16,7 @@ from tests.benchmark.printed import Show, printed, squeezed
 from tests.benchmark.reports import (
     distribution,
     make_added,
+    make_distribution,
     make_process,
     make_report,
     make_series,
@@ -119,6 +120,22 @@ def test_where_the_time_went_has_a_remainder() -> None:
     text = squeezed(printed(show_server_timing, make_report()))
     assert "proxy 104 µs" in text and "upstream 313 µs" in text and "unexplained 104 µs" in text
     assert "of 1,998 answers" in text
+    assert "mean:" in text and "more time than was seen" not in text
+
+
+def test_the_parts_of_the_time_are_added_up() -> None:
+    timing = ServerTiming(
+        answers=10,
+        proxy_ms=make_distribution(0.1),
+        upstream_ms=make_distribution(0.6),
+        unexplained_ms=make_distribution(0.3),
+        seen="first byte",
+        seen_ms=make_distribution(1.0),
+        excessive=2,
+    )
+    text = squeezed(printed(show_server_timing, make_report(server_timing=timing)))
+    mean = "104 µs proxy + 626 µs upstream + 313 µs unexplained = 1.04 ms first byte"
+    assert f"mean: {mean}; 2 answers told of more time than was seen" in text
 
 
 def test_the_cost_of_the_target_is_told() -> None:
@@ -126,6 +143,19 @@ def test_the_cost_of_the_target_is_told() -> None:
     assert "CPU 210 µs a request, 420 ms in all" in text
     assert "62.1 MiB before, 71.5 at most, 70.2 after" in text
     assert "4711, 4712" in text
+    assert "steady" not in text and "core hours" not in text
+
+
+def test_a_long_run_shows_where_the_memory_goes() -> None:
+    process = make_process(
+        core_hours_per_million=0.05833,
+        memory_steady_mib=70.5,
+        memory_growth_mib_per_min=0.04,
+        memory_recovered_mib=66.0,
+    )
+    text = squeezed(printed(show_process, make_report(process=process)))
+    assert "420 ms in all; 0.058 core hours a million requests" in text
+    assert "steady at 70.5 MiB, growth +0.04 MiB a minute, 66.0 after a rest" in text
 
 
 def test_cpu_is_no_surer_than_its_clock() -> None:

@@ -7,7 +7,14 @@ import pytest
 
 from llm_proxy.benchmark.terminal_headline import show_headline
 from tests.benchmark.printed import printed, squeezed
-from tests.benchmark.reports import make_added, make_report, make_rig, make_workload
+from tests.benchmark.reports import (
+    make_added,
+    make_goodput,
+    make_report,
+    make_rig,
+    make_side,
+    make_workload,
+)
 
 LONG = "http://a-long-host-name.internal.example.com:8443/" + "prefix/" * 12
 
@@ -18,6 +25,16 @@ def test_it_names_the_target_the_load_and_the_main_figures() -> None:
     assert "closed, 10 connections, 10 s" in text
     assert "in turns with http://127.0.0.1:9090 (direct)" in text
     assert "200 requests/s p50 520 µs p99 1.0 ms 2 of 2,000 failed (0.1 %)" in text
+
+
+def test_goodput_stands_with_its_limits_and_that_of_the_baseline() -> None:
+    report = make_report(goodput=make_goodput())
+    text = squeezed(printed(show_headline, report))
+    assert "goodput 97.3 %: 195 requests/s with latency<=50ms, ttft<=200ms" in text
+    direct = make_side(median_ms=0.4, goodput=make_goodput(share=0.9996))
+    paired = msgspec.structs.replace(report, direct=direct)
+    assert "97.3 % (direct 99.96 %): 195" in squeezed(printed(show_headline, paired))
+    assert "goodput" not in printed(show_headline, make_report())
 
 
 def test_what_is_added_stands_with_its_certainty() -> None:

@@ -14,6 +14,7 @@ from tests.benchmark.printed import make_console, text_of
 from tests.benchmark.reports import (
     make_comparison,
     make_find_max,
+    make_frontier,
     make_report,
     make_rig,
     make_runs,
@@ -41,6 +42,7 @@ def _everything() -> Report:
     return make_stream_report(
         runs=make_runs(),
         find_max=make_find_max(),
+        frontier=make_frontier(),
         comparison=make_comparison(),
         interrupted=True,
         rig=make_rig(verdict="rig-bound", reasons=("A generator process used 97 % of a core.",)),

@@ -32,6 +32,18 @@ def test_the_run_that_the_report_is_of_is_marked() -> None:
     assert [line.split()[0] for line in marked] == ["4"]
 
 
+def test_goodput_stands_in_repeats_and_comparisons() -> None:
+    runs = tuple(msgspec.structs.replace(run, goodput_share=0.973) for run in make_runs(3))
+    lines = printed(show_runs, make_report(runs=runs)).splitlines()
+    assert lines[2].split()[-1] == "goodput"
+    assert "97.3 %" in lines[3]
+    none_good = tuple(msgspec.structs.replace(run, goodput_share=0.0) for run in make_runs(3))
+    assert "goodput" in printed(show_runs, make_report(runs=none_good))
+    change = Change(metric="goodput", old=0.9996, new=0.9, change=-0.0996)
+    report = make_report(comparison=make_comparison(changes=(change,)))
+    assert "goodput 99.96 % 90 % -10.0 % worse" in squeezed(printed(show_comparison, report))
+
+
 def test_repeats_without_a_direct_side_or_answers_have_fewer_columns() -> None:
     runs = [
         msgspec.structs.replace(run, added_typical_ms=None, latency_ms=None) for run in make_runs()

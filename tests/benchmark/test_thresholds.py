@@ -40,7 +40,10 @@ def test_microseconds_may_be_written_in_three_ways(text: str) -> None:
         ("p99", "--slo: 'p99': a limit is written"),
         ("p99=50", "--slo: 'p99=50': '50' isn't a duration; write it like"),
         ("p99=-1ms", "isn't a duration"),
-        ("p98=50ms", "--slo: 'p98=50ms': 'p98' isn't a figure; there are rps, errors, min"),
+        (
+            "p98=50ms",
+            "--slo: 'p98=50ms': 'p98' isn't a figure; there are rps, errors, goodput, min",
+        ),
         ("rps=fast", "'fast' isn't a rate; write it like 500 or 500/s"),
         ("errors=1", "'1' isn't a percentage; write it like 1%"),
         ("p99=1ms,latency.p99=2ms", "'latency.p99=2ms': p99 has a limit already"),

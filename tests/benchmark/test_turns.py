@@ -2,15 +2,17 @@ from __future__ import annotations
 
 from collections import Counter
 
-from llm_proxy.benchmark.plan import DIRECT, PROXIED, Closed, Plan, Target, Workload
+from llm_proxy.benchmark.plan import DIRECT, PROXIED, Closed, Order, Plan, Target, Workload
 from llm_proxy.benchmark.samples import NONE
 from llm_proxy.benchmark.turns import Numbers, Turns
 
 
-def plan(*, bodies: int = 1, cancel_rate: float = 0.0, seed: int = 1) -> Plan:
+def plan(
+    *, bodies: int = 1, cancel_rate: float = 0.0, seed: int = 1, order: Order = "shuffled"
+) -> Plan:
     return Plan(
         targets=(Target(base_url="http://a"),),
-        workload=Workload(bodies=(b"x",) * bodies, cancel_rate=cancel_rate),
+        workload=Workload(bodies=(b"x",) * bodies, cancel_rate=cancel_rate, order=order),
         load=Closed(concurrency=1, requests=1),
         seed=seed,
     )
@@ -72,3 +74,15 @@ def test_the_seed_decides() -> None:
         return [turns.next().lane for _ in range(80)]
 
     assert begins(1) == begins(1) != begins(2)
+
+
+def test_every_connection_has_a_session_of_its_own_from_its_beginning() -> None:
+    source = numbers(plan(bodies=3, order="in turn"), process=1, processes=2)
+    first, second = (Turns(source, is_paired=False) for _ in range(2))
+    assert [first.next().body for _ in range(4)] == [0, 1, 2, 0]
+    assert [second.next().body for _ in range(2)] == [0, 1]
+
+
+def test_both_halves_of_a_pair_are_the_same_turn_of_a_session() -> None:
+    turns = Turns(numbers(plan(bodies=3, order="in turn")), is_paired=True)
+    assert [turns.next().body for _ in range(8)] == [0, 0, 1, 1, 2, 2, 0, 0]

@@ -17,7 +17,7 @@ async def _wait(interrupts: Interrupts, begun: asyncio.Event) -> None:
         await asyncio.Event().wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 async def test_signal_ends_what_runs_and_handlers_are_restored(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     interrupts, begun = Interrupts(), asyncio.Event()

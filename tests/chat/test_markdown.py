@@ -49,17 +49,47 @@ def test_code_of_an_unknown_language_is_shown_all_the_same() -> None:
     assert _lines("```no-such-language\nx\n```")[1] == "x"
 
 
-def test_long_lines_are_wrapped_and_nothing_of_code_is_lost() -> None:
-    words = " ".join(["word"] * 30)
-    for text in (words, f"```\n{words}\n```"):
-        lines = _lines(text)
-        assert all(len(line) <= 40 for line in lines)
-        assert sum(line.count("word") for line in lines) == 30
+WORDS = " ".join(["word"] * 30)
+
+
+@pytest.mark.parametrize("text", [WORDS, f"* a\n  ```\n  {WORDS}\n  ```", f"> ```\n> {WORDS}"])
+def test_long_lines_are_wrapped_and_nothing_of_them_is_lost(text: str) -> None:
+    lines = _lines(text)
+    assert all(len(line) <= 40 for line in lines)
+    assert sum(line.count("word") for line in lines) == 30
+
+
+@pytest.mark.parametrize("code", [WORDS, "x" * 1000, "  " + " " * 90 + "a  b" + "\u6f22" * 50])
+@pytest.mark.parametrize("language", ["", "python"])
+def test_long_lines_of_code_stay_whole(language: str, code: str) -> None:
+    assert _lines(f"```{language}\n1\n{code}\n\n2\n```")[1:-1] == ["1", code, "", "2"]
+
+
+@pytest.mark.parametrize("depth", [5, 19, 21, 45, 200])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_what_is_nested_deep_is_shown_in_any_case(depth: int, ordered: bool) -> None:
+    mark, step = ("1. ", 3) if ordered else ("- ", 2)
+    text = "\n".join(f"{' ' * step * level}{mark}L{level}." for level in range(depth))
+    shown = "".join("".join(_lines(text, width=79)).split())
+    assert all(f"L{level}." in shown for level in range(depth))
+
+
+def test_quotes_within_quotes_are_shown_however_many() -> None:
+    assert "end" in "\n".join(_lines(">" * 500 + " end"))
+
+
+def test_no_style_needs_a_certain_background() -> None:
+    """Whatever other versions of the library give those that no answer had here."""
+    for name, style in THEME.styles.items():
+        if name.startswith("markdown."):
+            assert style.bgcolor is None, name
+            assert style.color is None or style.color.name in {"cyan", "green", "magenta"}, name
 
 
 def test_colours_are_right_on_any_background() -> None:
     """No backgrounds, no white, black, yellow or bright ones; every line ends its own."""
-    text = '# T\n\n`c` and [l](u)\n\n> q\n\n1. x\n\n```python\ndef f(): return "s" + 1  # c\n```'
+    text = "# T\n\n`c` and [l](u)\n\n> q\n\n1. x\n\n* y\n\n---\n\n"
+    text += '```python\ndef f(): return "s" + 1  # c\n```'
     lines = _lines(text, colours=True)
     codes = {
         code

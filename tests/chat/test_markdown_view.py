@@ -73,6 +73,33 @@ def test_pieces_and_the_height_of_the_screen_change_nothing(cuts: list[int], hei
     assert screen.has_cursor
 
 
+@given(
+    st.lists(st.sampled_from(["word ", "x" * 70, "y" * 200, "\n", "\n\n"]), max_size=25),
+    st.integers(3, 12),
+    st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_code_is_copied_as_it_came(pieces: list[str], height: int, ends: bool) -> None:
+    code = "".join(pieces).strip()
+    screen = ScreenEmulator(height=height)
+    text = asyncio.run(_show(["```\n", *pieces, "\n```" if ends else ""], screen))
+    shown = [line.rstrip() for line in text.split("\n")]
+    expected = [line.rstrip() for line in code.split("\n")]
+    assert "\n".join(shown[1 : shown.index("─" * 79, 1)]).strip() == "\n".join(expected)
+
+
+@pytest.mark.anyio
+async def test_of_a_line_that_is_higher_than_the_screen_the_end_is_shown() -> None:
+    screen = ScreenEmulator(height=6)
+    line = "".join(f"{number:04}" for number in range(500))
+    with _view(screen) as view:
+        view.add(f"```\n{line}")
+        view._draw_again()
+        assert screen.text.split("\n")[-3].endswith(line[-10:])
+        assert line[:40] not in screen.text
+    assert f"\n{line}\n" in screen.text
+
+
 @pytest.mark.anyio
 async def test_whole_answer_is_laid_out_with_blank_lines_between_blocks() -> None:
     assert _plain(await _at_once(TEXT)) == "\n".join(

@@ -14,7 +14,7 @@ import termios
 import time
 from collections.abc import Mapping
 
-_LIMIT_S = 20.0
+_LIMIT_S = 60.0
 _LAUNCH = (
     "import fcntl, os, sys, termios\n"
     "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"

@@ -138,6 +138,18 @@ def test_limits_that_are_met_are_exit_code_0(benchmark: Benchmark) -> None:
     assert len(document_of(outcome)["checks"]) == 3
 
 
+def test_requests_are_held_to_their_own_limits(benchmark: Benchmark, tmp_path: Path) -> None:
+    file = tmp_path / "requests.jsonl"
+    limits = ("--goodput", "latency=60s,first_byte=60s", "--slo", "goodput=100%")
+    outcome = benchmark(*limits, "--jsonl", str(file))
+    assert outcome.exit_code == 0, outcome.err
+    document = document_of(outcome)
+    assert document["goodput"]["limits"] == ["latency<=60000ms", "first_byte<=60000ms"]
+    assert document["goodput"]["share"] == 1.0
+    assert len(file.read_text().splitlines()) == document["requests"]
+    assert benchmark("--goodput", "latency=1us", "--slo", "goodput=1%").exit_code == 1
+
+
 def test_regression_is_exit_code_1(benchmark: Benchmark, tmp_path: Path) -> None:
     old = tmp_path / "old.json"
     fast = msgspec.structs.replace(make_report(), latency_ms=make_distribution(0.0001))
@@ -155,12 +167,16 @@ def test_regression_is_exit_code_1(benchmark: Benchmark, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--duration", "1s"), "--requests and --duration contradict"),
         (("--slo", "p98=1s"), "--slo"),
         (("--max-error-rate", "1"), "--max-error-rate"),
         (("--timeout", "never"), "--timeout"),
+        (("--max-time", "0s"), "--max-time must be more than 0s"),
         (("--processes", "3"), "--processes 3 can't share"),
         (("--find-max",), "--find-max"),
+        (("--goodput", "p99=1s"), "--goodput: 'p99=1s'"),
+        (("--slo", "frontier.5ms=100"), "a limit on frontier.… needs --frontier"),
+        (("--frontier", "1ms"), "--frontier and --requests contradict"),
+        (("--slo", "goodput=95%"), "a limit on goodput needs --goodput"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(
@@ -173,9 +189,25 @@ def test_wrong_usage_is_exit_code_2(
 
 
 def test_search_with_limits_on_what_is_added_is_refused(llm_proxy: Run) -> None:
-    outcome = llm_proxy("benchmark", "--find-max", "--slo", "added.p99=1ms")
-    assert outcome.exit_code == 2
-    assert "--find-max searches with the target alone" in outcome.err
+    for search in (("--find-max",), ("--frontier", "1ms")):
+        outcome = llm_proxy("benchmark", *search, "--slo", "added.p99=1ms")
+        assert outcome.exit_code == 2
+        assert f"{search[0]} searches with the target alone" in outcome.err
+
+
+def test_frontier_that_nothing_keeps_is_exit_code_1(llm_proxy: Run, mock: MockThread) -> None:
+    search = ("--frontier", "0.001ms,1us", "--rate", "0.1/s", "--duration", "50ms")
+    url, quick = f"http://{mock.address}", ("--token", "x", "--warm-up", "0s", "--json")
+    assert llm_proxy("benchmark", "--base-url", url, *search, *quick).exit_code == 2  # twice
+    search = ("--frontier", "0.002ms,1us", *search[2:])
+    outcome = llm_proxy("benchmark", "--base-url", url, *search, *quick)
+    assert outcome.exit_code == 1, outcome.err
+    report = document_of(outcome)
+    points = [(point["p99_limit_ms"], point["rate"]) for point in report["frontier"]["points"]]
+    assert points == [(0.001, None), (0.002, None)]
+    assert report["load"]["model"] == "frontier"
+    assert [probe["rate"] for probe in report["frontier"]["probes"]] == [0.1, 0.1]
+    assert "Missed: p99<=0.001ms: Even the lowest rate" in outcome.err
 
 
 def test_target_elsewhere_needs_a_yes(llm_proxy: Run) -> None:
@@ -271,3 +303,19 @@ def test_report_on_a_full_disk_is_one_sentence(mock: MockThread, tmp_path: Path)
         )
     assert process.returncode == 1
     assert "couldn't be written to stdout: No space left on device" in process.stderr
+
+
+def test_trace_is_replayed_and_what_it_leaves_out_is_told(
+    benchmark: Benchmark, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace.jsonl"
+    record = {"request_id": "r", "endpoint": "/v1/models", "metadata": {}}
+    lines = [{"timestamp": 5, **record}, *({"timestamp": at, "prompt": "x"} for at in (9, 20, 30))]
+    trace.write_text("\n".join(map(json.dumps, lines)))
+    outcome = benchmark("--replay", str(trace), "--speed", "0.5")
+    assert outcome.exit_code == 0, outcome.err
+    report = document_of(outcome)
+    assert report["requests"] == 3
+    assert report["load"]["model"] == "replay"
+    assert report["load"]["description"] == "replay of trace.jsonl, 3 requests in 0.042 s"
+    assert "Left out: 1 records of something else." in outcome.err

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_proxy.benchmark.plan import Closed, Open, Stage
+from llm_proxy.benchmark.plan import Closed, Open, Replay, Stage
 from llm_proxy.cli.benchmark_load import (
     LoadChoice,
     choose_load,
@@ -18,8 +19,16 @@ from llm_proxy.cli.benchmark_options import Given
 from llm_proxy.errors import WrongUsage
 
 
-def choose(*, is_elsewhere: bool = False, is_throwaway: bool = False, **options: Any) -> LoadChoice:
-    return choose_load(Given(**options), is_elsewhere=is_elsewhere, is_throwaway=is_throwaway)
+def choose(
+    *,
+    is_elsewhere: bool = False,
+    is_throwaway: bool = False,
+    trace: Replay | None = None,
+    **options: Any,
+) -> LoadChoice:
+    return choose_load(
+        Given(**options), is_elsewhere=is_elsewhere, is_throwaway=is_throwaway, replay=trace
+    )
 
 
 def test_without_options_ten_connections_are_used_for_ten_seconds() -> None:
@@ -58,6 +67,14 @@ def test_rate_and_number_of_requests_make_the_length() -> None:
     assert choose(rate="60/m", is_elsewhere=True).load.duration_s == 100
 
 
+def test_requests_and_duration_together_end_with_whichever_comes_first() -> None:
+    choice = choose(requests=100, duration="30s")
+    assert choice.load == Closed(concurrency=10, requests=100, duration_s=30)
+    assert choice.describe().description == "closed, 10 connections, 100 requests or 30 s"
+    assert choose(rate="100/s", requests=100, duration="30s").load.duration_s == 1
+    assert choose(rate="100/s", requests=9000, duration="30s").load.duration_s == 30
+
+
 def test_concurrency_limits_what_is_in_flight_at_a_rate() -> None:
     load = choose(rate="5", concurrency=7, poisson=True).load
     assert isinstance(load, Open)
@@ -86,6 +103,18 @@ def test_search_begins_gently_where_it_costs() -> None:
     assert elsewhere.length_s == 25 * 5
     assert choose(find_max=True, rate="30", duration="2s").load.duration_s == 2
     assert "highest rate" in elsewhere.describe().description
+
+
+def test_frontier_is_a_search_with_more_probes() -> None:
+    choice = choose(frontier="100ms,1ms", is_elsewhere=True, poisson=True)
+    assert (choice.first_rate, choice.p99_limits_ms) == (1, (1, 100))
+    assert choice.length_s == 40 * 5
+    description = choice.describe()
+    assert (description.model, description.rate) == ("frontier", None)
+    assert "highest rates with p99 within 1 ms, 100 ms, Poisson" in description.description
+    assert choose(frontier="3s,1ms").load.duration_s == 12
+    with pytest.raises(WrongUsage, match="--frontier: ''"):
+        choose(frontier="")
 
 
 def test_probes_are_long_enough_for_the_answers_they_allow() -> None:
@@ -144,3 +173,21 @@ def test_no_text_is_a_surprise(text: str) -> None:
 def test_rate_reads_what_is_written(rate: float) -> None:
     assert parse_rate(f"{rate:.6f}/s") == pytest.approx(rate, abs=1e-6)
     assert parse_rate(f"{rate * 60:.6f}/m") == pytest.approx(rate, abs=1e-6)
+
+
+REPLAY = Replay(offsets_s=(0.0, 0.5, 2.0), bodies=(0, 1, 0))
+
+
+def test_replay_has_the_arrivals_of_its_trace() -> None:
+    choice = choose(replay=Path("a/trace.jsonl"), trace=REPLAY, concurrency=7)
+    assert isinstance(choice.load, Replay)
+    assert (choice.load.offsets_s, choice.load.max_in_flight) == (REPLAY.offsets_s, 7)
+    description = choice.describe()
+    assert (description.model, description.rate, description.concurrency) == ("replay", None, None)
+    assert description.description == "replay of trace.jsonl, 3 requests in 2 s"
+
+
+def test_all_requests_of_a_replay_are_counted_before_they_cost() -> None:
+    trace: dict[str, Any] = {"replay": Path("t"), "trace": REPLAY, "repeat": 2}
+    assert choose(is_elsewhere=True, **trace).amount == 6
+    assert choose(warm_up="1s", **trace).amount == 6 + 2

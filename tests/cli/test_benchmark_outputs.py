@@ -17,7 +17,11 @@ FULL = Path("/dev/full")
 
 def given(folder: Path) -> Given:
     return Given(
-        csv=folder / "a.csv", html=folder / "a.html", hdr=folder / "a.hdr", junit=folder / "a.xml"
+        csv=folder / "a.csv",
+        jsonl=folder / "a.jsonl",
+        html=folder / "a.html",
+        hdr=folder / "a.hdr",
+        junit=folder / "a.xml",
     )
 
 
@@ -42,6 +46,7 @@ def test_every_file_that_is_asked_for_is_written(tmp_path: Path) -> None:
     outputs.write(make_report(), histograms())
     outputs.check()
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 2
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 1
     assert "<svg" in (tmp_path / "a.html").read_text()
     assert "proxied.latency" in (tmp_path / "a.hdr").read_text()
     assert ElementTree.parse(tmp_path / "a.xml").getroot().tag == "testsuites"
@@ -80,8 +85,8 @@ def test_full_disk_is_said_after_the_other_files_were_written(tmp_path: Path) ->
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="only Linux has a disk that is always full")
-def test_full_disk_ends_the_lines_and_not_the_run() -> None:
-    outputs = Outputs(Given(csv=FULL))
+def test_full_disk_ends_the_lines_and_neither_the_run_nor_others(tmp_path: Path) -> None:
+    outputs = Outputs(Given(csv=FULL, jsonl=tmp_path / "a.jsonl"))
     take = outputs.on_frame
     assert take is not None
     for _ in range(2000):  # more than a buffer holds
@@ -89,3 +94,4 @@ def test_full_disk_ends_the_lines_and_not_the_run() -> None:
     outputs.write(make_report(), histograms())
     with pytest.raises(LLMProxyError, match="--csv couldn't be written: No space left"):
         outputs.check()
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 2000

@@ -32,7 +32,8 @@ def ask(target: Target) -> httpx.Response:
 
 
 def test_server_and_mock_answer_alike_and_leave_nothing(short_folders: Path) -> None:
-    with throwaway_targets(PRESETS["messages"]) as targets:
+    with throwaway_targets(PRESETS["messages"], tokens=2) as targets:
+        assert len({key.reveal() for key in targets.proxied.keys}) == 2
         assert targets.is_throwaway
         assert targets.pid is not None
         assert targets.direct is not None

@@ -86,11 +86,15 @@ def test_streams_are_hung_up_on_at_a_rate() -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"preset": "poetry"}, "--preset must be one of chat, chat-stream, embeddings, messages"),
+        ({"preset": "poetry"}, "--preset must be one of chat, chat-stream, agent, embeddings, m"),
         ({"preset": "embeddings", "stream": True}, "--stream and --preset embeddings contradict"),
         ({"cancel_rate": "10%"}, "--cancel-rate needs --stream"),
         ({"stream": True, "cancel_rate": "ten"}, "--cancel-rate: 'ten' isn't a percentage"),
         ({"stream": True, "cancel_rate": "101%"}, "--cancel-rate must be at most 100%"),
+        ({"make_prompts": "many"}, "--make-prompts must be TOKENS or COUNTxTOKENS, .* not 'many'"),
+        ({"make_prompts": "0"}, "--make-prompts must be"),
+        ({"make_prompts": "100001x1"}, "at most 100000 prompts"),
+        ({"make_prompts": "5000x5000"}, "of 10000000 tokens together"),
         ({"method": "GET IT"}, "--method must be one like GET or POST"),
         ({"endpoint": "v1/models"}, "--endpoint must be a path like /v1/models"),
         ({"endpoint": "/v1 x"}, "--endpoint must be a path"),
@@ -127,3 +131,32 @@ def test_workload_is_described_for_the_report() -> None:
     )
     assert described.direct_url == "http://127.0.0.1:2"
     assert choose().describe(targets, is_paired=False).direct_url is None
+
+
+def test_agent_sends_its_session_in_turn_unless_other_requests_are_given() -> None:
+    workload = choose(preset="agent", stream=True).workload
+    assert (len(workload.bodies), workload.order, workload.is_stream) == (30, "in turn", True)
+    assert choose(preset="agent", data="{}").workload.order == "shuffled"
+
+
+def test_prompts_are_made_up_as_long_and_as_many_as_asked_for() -> None:
+    bodies = choose(make_prompts="5x20").workload.bodies
+    prompts = {json.loads(body)["messages"][0]["content"] for body in bodies}
+    assert len(prompts) == 5
+    assert {len(prompt.split()) for prompt in prompts} == {20}
+    (one,) = choose(make_prompts="3000", preset="embeddings").workload.bodies
+    assert len(json.loads(one)["input"].split()) == 3000
+    assert choose(make_prompts="9", seed=1).workload != choose(make_prompts="9", seed=2).workload
+
+
+def test_trace_says_what_is_sent_and_when(tmp_path: Path) -> None:
+    lines = [{"timestamp": at, "input_length": 1 + at % 2000} for at in (0, 1000, 4000)]
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text("\n".join(map(json.dumps, lines)))
+    choice = choose(replay=trace, speed=2.0, duration="1s", stream=True)
+    assert choice.replay is not None
+    assert choice.replay.offsets_s == (0, 0.5)
+    assert (len(choice.workload.bodies), choice.left_out) == (2, 0)
+    assert choice.workload.is_stream
+    with pytest.raises(WrongUsage, match="--endpoint /v1/responses is none of a preset"):
+        choose(replay=trace, endpoint="/v1/responses")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -123,3 +124,17 @@ def test_a_rollback_is_refused_while_a_server_uses_the_database(
     assert llm_proxy("db", "rollback", "--yes", "--db", other).exit_code == 0
     serving.release()
     assert llm_proxy("db", "rollback", "--yes").exit_code == 0
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
+@pytest.mark.parametrize("command", [("status",), ("migrate",), ("rollback", "--yes")])
+def test_a_database_server_that_is_not_there_is_unreachable(
+    llm_proxy: Run, engine: str, command: tuple[str, ...]
+) -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))  # and doesn't listen
+        url = f"{engine}://u:sesame@127.0.0.1:{deaf.getsockname()[1]}/d"
+        found = llm_proxy("db", *command, "--db", url)
+    assert found.exit_code == 5
+    assert "can't be reached" in found.err
+    assert "sesame" not in found.err

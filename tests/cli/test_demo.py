@@ -18,7 +18,7 @@ import httpx
 import openai
 import pytest
 
-TIMEOUT_S = 40
+TIMEOUT_S = 60
 
 
 class Demo:

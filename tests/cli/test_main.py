@@ -92,6 +92,14 @@ def test_unforeseen_error_says_how_to_learn_more(
     assert "Traceback" not in shown
 
 
+def test_text_that_can_not_be_encoded_is_only_an_argument_s_fault_if_there_is_one(
+    capsys: pytest.CaptureFixture[str], failing: dict[str, BaseException]
+) -> None:
+    failing["fail"] = UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+    assert run(["fail"]) == 1
+    assert "wasn't foreseen" in capsys.readouterr().err
+
+
 def test_debug_lets_the_traceback_through(failing: dict[str, BaseException]) -> None:
     failing["fail"] = LLMProxyError("oh")
     with pytest.raises(LLMProxyError):

@@ -75,6 +75,12 @@ def test_a_key_can_be_for_another_api(manage: Run) -> None:
         (["--name", "n", "--api-key-for", "anthropic="], "API=KEY"),
         (["--name", "n", "--api-key", KEY, "--metadata", "{"], "isn't JSON"),
         (["--name", "n", "--api-key", KEY, "--metadata", "[]"], "must be a JSON object"),
+        (["--name", "n", "--api-key", KEY, "--metadata", '{"a": NaN}'], "isn't JSON"),
+        (["--name", "n", "--api-key", KEY, "--metadata", '{"a": 1e400}'], "isn't JSON"),
+        (["--name", "n", "--api-key", KEY, "--metadata", r'{"a": "\ud800"}'], "isn't JSON"),
+        (["--name", "n", "--api-key", KEY, "--metadata", '{"a":' * 5000], "isn't JSON"),
+        (["--name", "\udcff", "--api-key", KEY], "of the command isn't text in UTF-8"),
+        (["--name", "n", "--api-key", f"{KEY}\udcff"], "of the command isn't text"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(manage: Run, arguments: list[str], message: str) -> None:

@@ -120,14 +120,30 @@ def test_ctrl_c_stops_the_answer_and_the_session_goes_on(
 
 
 def test_terminal_is_left_as_it_was_by_sigterm(open_terminal: Open, slow_mock: MockThread) -> None:
-    terminal = open_terminal(slow_mock.address)
-    terminal.read_until("> ")
-    terminal.send("one two three\r")
-    terminal.read_until("You said")
+    terminal = _answering(open_terminal, slow_mock)
     terminal.process.send_signal(signal.SIGTERM)
     assert terminal.wait() == 143
     assert terminal.shows_cursor
     assert "Traceback" not in terminal.shown
+
+
+def test_terminal_is_left_as_it_was_by_ctrl_backslash(
+    open_terminal: Open, slow_mock: MockThread
+) -> None:
+    terminal = _answering(open_terminal, slow_mock)
+    assert not terminal.shows_cursor
+    terminal.send("\x1c")
+    assert terminal.wait() == 131
+    assert terminal.shows_cursor
+    assert "Traceback" not in terminal.shown
+
+
+def _answering(open_terminal: Open, mock: MockThread) -> OpenAITerminal:
+    terminal = open_terminal(mock.address)
+    terminal.read_until("> ")
+    terminal.send("one two three\r")
+    terminal.read_until("You said")
+    return terminal
 
 
 def test_home_that_cannot_be_used_is_told_and_ends_nothing(

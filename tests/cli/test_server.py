@@ -21,7 +21,7 @@ import pytest
 from llm_proxy.server.pidfile import running_pid
 from llm_proxy.server.state import read_state
 
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 
 
 class Home:
@@ -341,7 +341,7 @@ def test_server_that_finishes_what_runs_says_so(home: Home) -> None:
         token = (home.path / "management_token").read_text().strip()
         head = "POST /manage/projects HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n"
         client.sendall(f"{head}Authorization: Bearer {token}\r\n\r\n{{".encode())
-        with home.begin("stop", "--timeout", "20") as stopping:
+        with home.begin("stop", "--timeout", "300") as stopping:
             until(lambda: home.status()["stopping"])
             shown, health, reload = home.run("status"), home.run("health"), home.run("reload")
             client.close()

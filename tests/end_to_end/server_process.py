@@ -26,8 +26,8 @@ from llm_proxy.settings import SETTINGS
 
 COMMAND = (sys.executable, "-P", "-m", "llm_proxy")
 _READY = re.compile(r"is ready on (?:https?://)?(\S+)$")
-_START_S = 20.0
-_STOP_S = 15.0
+_START_S = 60.0
+_STOP_S = 30.0
 _ENDPOINTS = """allowed_endpoints: ["/v1/*"]
     allowed_methods: [GET, POST, DELETE]
     circuit_breaker: {circuit_breaker}"""
@@ -173,7 +173,11 @@ class ServerProcess:
         given = {"Authorization": f"Bearer {token}"} if token else {}
         # Without TLS there is nothing to verify, and reading the roots takes 30 ms.
         return httpx.Client(
-            base_url=self.url, headers={**given, **headers}, trust_env=False, verify=False
+            base_url=self.url,
+            headers={**given, **headers},
+            trust_env=False,
+            verify=False,
+            timeout=30,
         )
 
     def stop(self) -> int:
@@ -223,13 +227,14 @@ class ServerProcess:
 
 
 def command_environment(home: Home, runtime: Path) -> dict[str, str]:
-    """That of whoever runs the tests, without a setting in it."""
+    """That of whoever runs the tests, without a setting in it, and without coverage: that would
+    double what the processes take, and they run what tests of their parts measure."""
     settings = {setting.env for setting in SETTINGS}
     kept = {
         name: value
         for name, value in os.environ.items()
         if name not in settings
-        and not name.startswith("LLM_PROXY_")
+        and not name.startswith(("LLM_PROXY_", "COVERAGE_"))
         and not name.upper().endswith("_PROXY")
     }
     return kept | {"LLM_PROXY_HOME": str(home.path), "XDG_RUNTIME_DIR": str(runtime)}
@@ -244,7 +249,7 @@ def run_command(
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         env=dict(environ),
         **options,
     )

@@ -229,3 +229,4 @@ def test_two_servers_on_one_database_keep_a_chain_each(
         later = client.get("/manage/audit", params={"start_time": since}).json()
     assert len({record["chain"] for record in found}) == 2
     assert (len(found), later) == (6, [])
+    assert [server.stop() for server in servers] == [0, 0]

@@ -80,7 +80,7 @@ def test_run_that_is_ended_is_reported(
         env=environ,
     )
     try:
-        eventually(lambda: len(own_mock.requests) > 10, within_s=20)
+        eventually(lambda: len(own_mock.requests) > 10)
         os.kill(process.pid, number)
         out, err = process.communicate(timeout=30)
     finally:
@@ -109,7 +109,7 @@ def test_before_there_is_anything_to_report_nothing_is_printed(
         env=environ,
     )
     try:
-        eventually(lambda: len(own_mock.requests) > 10, within_s=20)
+        eventually(lambda: len(own_mock.requests) > 10)
         os.kill(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=30)
     finally:

@@ -74,8 +74,8 @@ def statuses(servers: list[ServerProcess], token: str, *, each: int) -> Counter[
 
 
 def redis_check(server: ServerProcess) -> tuple[str, str, int]:
-    answer = httpx.get(f"{server.url}/health", trust_env=False)
-    ready = httpx.get(f"{server.url}/ready", trust_env=False)
+    answer = httpx.get(f"{server.url}/health", trust_env=False, verify=False)
+    ready = httpx.get(f"{server.url}/ready", trust_env=False, verify=False)
     content = answer.json()
     return content["status"], content["checks"]["redis"], ready.status_code
 
@@ -146,7 +146,7 @@ def test_slots_are_shared_and_those_of_a_dead_server_are_free_after_a_while(
         killed_at = time.monotonic()
         kill_whole(one)
         assert not rest.begin()
-        eventually(rest.begin, within_s=KEPT_S + 5)
+        eventually(rest.begin, within_s=KEPT_S + 30)
         assert time.monotonic() - killed_at > 5  # it might have been alive
         assert rest.begin()
         assert not rest.begin()

@@ -115,7 +115,7 @@ def test_tls_from_start_to_renewal(
     assert json.loads(shown)["url"] == url
 
     renewed = issue(authority, certificate, key)
-    eventually(lambda: shown_certificate(server, authority) == renewed, within_s=15)
+    eventually(lambda: shown_certificate(server, authority) == renewed)
     assert server.stop() == 0
 
 

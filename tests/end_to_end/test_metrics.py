@@ -34,7 +34,7 @@ def scrape(server: ServerProcess) -> Numbers:
 
 
 def get(url: str) -> httpx.Response:
-    return httpx.get(url, trust_env=False)
+    return httpx.get(url, trust_env=False, verify=False)
 
 
 def upstreams(server: ServerProcess) -> dict[str, dict[str, str]]:
@@ -99,10 +99,10 @@ def test_workers_are_added_up_exactly_and_never_go_back(launch: Launch) -> None:
 
 
 def test_numbers_of_the_server_itself(server: ServerProcess, token: str) -> None:
-    assert ask(server, token).status_code == 200
+    # What is known is forgotten when the change that made the token comes by.
+    assert eventually(lambda: ask(server, token) and scrape(server)["tokens_known",] >= 1)
     found = scrape(server)
     assert found["uptime_seconds",] > 0
-    assert found["tokens_known",] >= 1
     assert found["upstream_connects_total", "openai"] >= 1
     assert found["client_connections_total",] >= 1
     assert found["records_dropped_total",] == 0
@@ -157,7 +157,7 @@ def test_an_upstream_that_recovers_is_found_well_by_one_probe(launch: Launch) ->
     assert ask(server, other).status_code == 200  # its key is another
     eventually(lambda: upstreams(server)["openai"]["circuit"] == "half_open")
     with ThreadPoolExecutor(1) as threads:
-        probe = threads.submit(ask, server, one, MODELS, X_Mock_Delay="1s")
+        probe = threads.submit(ask, server, one, MODELS, X_Mock_Delay="2s")
         eventually(lambda: scrape(server)["requests_running",] == 1)
         assert [ask(server, one).status_code for _ in range(3)] == [503] * 3
         assert ask(server, other).status_code == 200

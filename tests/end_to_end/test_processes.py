@@ -100,7 +100,7 @@ def test_second_interrupt_ends_the_server_at_once(
             server.signal(signal.SIGINT)
             assert idle.read_rest() == b""
             server.signal(signal.SIGINT)
-            assert server.process.wait(5) == 130
+            assert server.process.wait(30) == 130
     server.wait_until_all_gone()
     assert not private_folders(server)
 
@@ -112,4 +112,4 @@ def test_idle_clients_do_not_hold_up_a_stop(launch: Launch) -> None:
         assert is_served(used)
         begin = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 20  # of the 30 that it would give requests

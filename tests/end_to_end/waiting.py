@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T | None], *, within_s: float = 5.0) -> T:
+def eventually(look: Callable[[], T | None], *, within_s: float = 30.0) -> T:
     """What `look` gives once that is true; fails with the last of it when time is up."""
     deadline = time.monotonic() + within_s
     while not (seen := look()):

@@ -15,7 +15,7 @@ from llm_proxy.http1.response_head import ResponseHead
 from llm_proxy.http1.timers import Timers, Watched
 from llm_proxy.providers import Connection, Timeouts
 
-LIMIT_S = 5.0
+LIMIT_S = 30.0
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 

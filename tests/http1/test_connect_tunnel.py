@@ -32,7 +32,7 @@ async def ask(
     loop = asyncio.get_running_loop()
     _, opening = await loop.create_connection(Opening, proxy.host, proxy.port)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await open_tunnel(opening, origin, proxy)
     finally:
         opening.abort()

@@ -155,7 +155,7 @@ async def test_connection_is_not_kept_while_the_request_waits_to_be_taken(
 async def test_paused_response_waits_and_then_goes_on(upstream: Upstream) -> None:
     handler, peer = await begin(upstream)
     peer.send(OK + b"Content-Length: 10\r\n\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await handler.has_news.wait()
     connection = await handler.connected()
     connection.pause()
@@ -194,7 +194,7 @@ async def test_slow_upstream_pauses_the_request(upstream: Upstream) -> None:
     while not handler.paused:
         connection.send_more(piece, False)
     size = 0
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while handler.paused:
             size += len(await peer.reader.read(1 << 18))
     assert size > 0
@@ -207,7 +207,7 @@ async def test_limits_of_time(upstream: Upstream) -> None:
     await peer.request()
     upstream.timers.advance(9)
     peer.send(OK + b"Content-Length: 5\r\n\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await handler.has_news.wait()
     upstream.timers.advance(19)
     assert handler.error is None
@@ -230,7 +230,7 @@ async def test_lost_connection_is_not_watched_any_more(upstream: Upstream) -> No
     assert upstream.timers.watches(connection)
     peer.writer.close()
     await handler.done()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while upstream.timers.watches(connection):
             await asyncio.sleep(0)
     connection.send_more(b"into the void", True)  # `write` on a lost transport would raise

@@ -24,7 +24,7 @@ from tests.http1.tunnel_proxy import TunnelProxy
 
 pytestmark = pytest.mark.anyio
 
-LIMIT_S = 5.0
+LIMIT_S = 30.0
 REFUSED = "The upstream refused the connection."
 
 

@@ -46,7 +46,7 @@ class Network:
     async def race(self, *addresses: str, stagger_s: float = 0.01) -> tuple[str, list[str]]:
         """The winner, and who is left."""
         left = list(addresses)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             address, line = await first_connected(left, self.connect, stagger_s=stagger_s)
         assert line.address == address
         assert not line.is_aborted

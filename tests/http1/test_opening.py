@@ -57,7 +57,7 @@ class Ends:
 
     async def is_over(self) -> None:
         """Returns once the opening knows that the connection ended."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not self.opening.transport.is_closing():
                 await asyncio.sleep(0.001)
 
@@ -139,7 +139,7 @@ async def test_owner_gets_the_transport_and_what_comes(ends: Ends) -> None:
     ends.opening.hand_over(owner)
     assert owner.transport is ends.opening.transport
     ends.writer.write(b"answer")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await owner.has_news.wait()
     assert owner.received == b"answer"
 

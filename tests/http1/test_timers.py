@@ -30,7 +30,7 @@ async def test_what_is_watched_is_checked_every_tick_until_it_is_forgotten() -> 
     once, twice = Checked(timers, 1), Checked(timers, 2)
     timers.watch(once)
     timers.watch(twice)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await twice.done.wait()
     assert len(once.times) == 1
     assert twice.times[1] - twice.times[0] >= TICK_S * 0.9
@@ -53,7 +53,7 @@ async def test_a_closed_clock_checks_nothing() -> None:
     timers.watch(never)
     timers.close()
     other.watch(sentinel)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await sentinel.done.wait()
     assert never.times == []
     timers.close()
@@ -73,7 +73,7 @@ async def test_a_check_that_fails_ends_no_other_timeout() -> None:
     other = Checked(timers, 3)
     timers.watch(Failing(timers, 1))
     timers.watch(other)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await other.done.wait()
     assert [type(failure) for failure in failures] == [RuntimeError]
 
@@ -84,11 +84,11 @@ async def test_a_tick_that_comes_late_is_told() -> None:
     timers = Timers(loop, on_lag=lambda lag, now: lags.append((lag, now)))
     checked = Checked(timers, 2)
     timers.watch(checked)
-    loop.call_later(TICK_S - 0.05, time.sleep, 0.2)
-    async with asyncio.timeout(5):
+    loop.call_later(TICK_S - 0.05, time.sleep, 0.6)  # and the next is hardly as late
+    async with asyncio.timeout(30):
         await checked.done.wait()
     (first, now), (second, _) = lags
-    assert first >= 0.1
+    assert first >= 0.5
     assert 0 <= second < first
     assert now == checked.times[0]
     timers.close()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import AsyncIterator, Sequence
@@ -16,6 +17,7 @@ from llm_proxy.audit_chain import Verdict, verify_files
 from llm_proxy.errors import ConfigError, Refusal, StoreUnavailable
 from llm_proxy.server.audit_file import AuditFile
 from llm_proxy.server.audit_log import AuditLog
+from llm_proxy.server.auditor import Auditor
 from llm_proxy.store.audit import append_entries, chain_state, records_after
 from llm_proxy.store.database import Store
 from tests.server.audit_records import ENTRY, make_records
@@ -254,7 +256,7 @@ async def test_looking_after_it_brings_in_what_commands_wrote(bench: Bench) -> N
     log = await bench.open()
     append_entries(bench.store, "one", [_by("cli")], at=NOW)
     looking = asyncio.create_task(log.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not bench.lines:
             await asyncio.sleep(0.01)
     looking.cancel()
@@ -327,6 +329,45 @@ async def test_store_that_is_gone_is_an_error_of_its_own(bench: Bench) -> None:
     assert not await log.append_if_possible(ENTRY)
     await log.flush()
     assert log.problem is None
+    assert log.is_store_lost
+
+
+@pytest.mark.parametrize("has_file", [True, False])
+@pytest.mark.parametrize("table", ["audit_records", "audit_chains"])
+async def test_tables_that_can_not_be_read_are_noticed_without_a_change(
+    bench: Bench, caplog: pytest.LogCaptureFixture, has_file: bool, table: str
+) -> None:
+    log = await bench.open(has_file=has_file)
+    auditor = Auditor(log, summary_every_s=60.0)
+    await auditor.append(ENTRY)
+    rename(bench.store, table, "elsewhere")
+    async with looking_after(log):
+        while auditor.status == "ok":
+            await asyncio.sleep(0.01)
+    assert auditor.status == "its tables in the database can't be used"
+    await log.require()  # the transaction of a change says so itself
+    rename(bench.store, "elsewhere", table)
+    async with looking_after(log):
+        while auditor.status != "ok":
+            await asyncio.sleep(0.01)
+    told = [record.getMessage() for record in caplog.records if "can't be used" in record.message]
+    assert len(told) == 1
+
+
+def rename(store: Store, old: str, new: str) -> None:
+    with store.writing() as database:
+        database.sql(f"ALTER TABLE {old} RENAME TO {new}")
+
+
+@contextlib.asynccontextmanager
+async def looking_after(log: AuditLog) -> AsyncIterator[None]:
+    running = asyncio.create_task(log.run())
+    try:
+        async with asyncio.timeout(30):
+            yield
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_looking_after_it_mends_the_file(bench: Bench) -> None:
@@ -335,12 +376,9 @@ async def test_looking_after_it_mends_the_file(bench: Bench) -> None:
     bench.hinder()
     await log.append(ENTRY)
     bench.help()
-    looking = asyncio.create_task(log.run())
-    async with asyncio.timeout(5):
+    async with looking_after(log):
         while log.problem is not None:
             await asyncio.sleep(0.01)
-    looking.cancel()
-    await asyncio.gather(looking, return_exceptions=True)
     assert bench.lines[-1].sequence == 2
 
 
@@ -374,7 +412,7 @@ async def test_disk_that_hangs_holds_up_nobody_for_long(bench: Bench) -> None:
     with pytest.raises(Refusal):
         await log.require()
     file.may_go_on.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while log.problem is not None:
             await asyncio.sleep(0.01)
     await log.require()

@@ -60,7 +60,7 @@ class Bench:
 async def test_nothing_open_is_over_once_late_connections_would_have_come() -> None:
     bench = Bench()
     bench.drain.ask(30)
-    assert 0.9 * ACCEPTED_LATE_S <= await bench.run() < 1  # timers round
+    assert 0.9 * ACCEPTED_LATE_S <= await bench.run() < 10  # timers round
 
 
 async def test_idle_ones_close_and_the_rest_may_finish() -> None:

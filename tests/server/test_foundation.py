@@ -52,7 +52,7 @@ async def test_everything_is_given_back(settings: Settings) -> None:
     ]
     assert not foundation.runtime_folder.exists()
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(address, timeout=1)
+        socket.create_connection(address, timeout=10)
     await lay(settings)
 
 
@@ -136,7 +136,9 @@ async def test_locked_database_is_told(settings: Settings) -> None:
     try:
         holder.execute("PRAGMA locking_mode=EXCLUSIVE")
         holder.execute("BEGIN EXCLUSIVE")
-        assert "lock" in await failure_of(settings)
+        reason = await failure_of(settings)
+        assert f"the database {settings.database_path} " in reason
+        assert "locked" in reason
     finally:
         holder.close()
 

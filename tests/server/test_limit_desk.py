@@ -28,7 +28,7 @@ class Answers:
         self.queue: asyncio.Queue[LimitsAnswer] = asyncio.Queue()
 
     async def next(self) -> tuple[GrantedLimits, ...]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return (await self.queue.get()).granted
 
 

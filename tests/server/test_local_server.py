@@ -17,7 +17,7 @@ from llm_proxy.server.state import ServerState
 from llm_proxy.settings import load_settings
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
-LIMIT_S = 5.0
+LIMIT_S = 30.0
 
 
 class Listener:

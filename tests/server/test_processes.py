@@ -23,10 +23,12 @@ from llm_proxy.server.state import ServerState, read_state
 from llm_proxy.settings import Settings
 from llm_proxy.store.database import Store
 from llm_proxy.store.projects import Project, create_project
+from tests.server.scripted_worker import BEHAVIOURS
 
 pytestmark = pytest.mark.anyio
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+BUSY = 10_000_000 + BEHAVIOURS.index("busy")  # max_request_size, for a picky worker
 
 
 @pytest.fixture
@@ -64,6 +66,33 @@ class Server:
                 json={"name": name, "api_key": "sk-upstream-key-of-a-test"},
             )
 
+    def create_elsewhere(self) -> None:
+        """A project, as another server on the same database does it."""
+        key = self.foundation.settings.encryption_key
+        assert key is not None
+        other = Store(self.foundation.settings.database_path, cipher=Cipher(key))
+        other.open(migrate=False)
+        try:
+            create_project(
+                other,
+                Project(
+                    id="p-elsewhere",
+                    name="elsewhere",
+                    description="",
+                    metadata={},
+                    is_active=True,
+                    deactivated_at=None,
+                    created_at=NOW,
+                    updated_at=NOW,
+                    api_keys={},
+                ),
+            )
+        finally:
+            other.close()
+
+    async def knows_what_is_elsewhere(self) -> bool:
+        return "project:p-elsewhere" in await self.seen_by_worker()
+
     async def reload(self, **changes: Any) -> None:
         changed = msgspec.structs.replace(self.processes.settings, **changes)
         await self.processes.reload(read_configuration(changed))
@@ -88,7 +117,7 @@ async def begin(scripted: Callable[[str], list[str]]) -> AsyncIterator[Begin]:
         async def begin(settings: Settings) -> Server:
             foundation = await lay_foundation(settings, stack)
             processes = Processes(
-                foundation, flags={"workers": "1"}, worker_command=scripted("good")
+                foundation, flags={"workers": "1"}, worker_command=scripted("picky")
             )
             await processes.start(stack)
             server = Server(foundation, processes)
@@ -146,32 +175,21 @@ async def test_workers_know_of_a_change_when_the_call_returns(
 
 async def test_workers_learn_what_another_process_wrote(settings: Settings, begin: Begin) -> None:
     server = await begin(settings)
-    key = server.foundation.settings.encryption_key
-    assert key is not None
-    other = Store(settings.database_path, cipher=Cipher(key))
-    other.open(migrate=False)
-    try:
-        create_project(
-            other,
-            Project(
-                id="p-elsewhere",
-                name="elsewhere",
-                description="",
-                metadata={},
-                is_active=True,
-                deactivated_at=None,
-                created_at=NOW,
-                updated_at=NOW,
-                api_keys={},
-            ),
-        )
-    finally:
-        other.close()
+    server.create_elsewhere()
+    await until(server.knows_what_is_elsewhere)
 
-    async def is_known() -> bool:
-        return "project:p-elsewhere" in await server.seen_by_worker()
 
-    await until(is_known)
+async def test_workers_learn_what_another_process_wrote_while_they_drain(
+    settings: Settings, begin: Begin
+) -> None:
+    server = await begin(msgspec.structs.replace(settings, max_request_size=BUSY))
+    await server.end()  # as the supervisor does it
+    draining = asyncio.create_task(server.processes.drain(60))
+    server.create_elsewhere()
+    await until(server.knows_what_is_elsewhere)
+    draining.cancel()
+    await asyncio.gather(draining, return_exceptions=True)
+    await server.processes.cut()
 
 
 async def test_record_writer_listens_is_replaced_and_finishes(

@@ -7,12 +7,14 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import httpx
 import msgspec
 import pytest
 
 from llm_proxy.errors import ConfigError
+from llm_proxy.events.record import FRAME_HEAD
 from llm_proxy.server.foundation import lay_foundation
 from llm_proxy.server.processes import Processes
 from llm_proxy.server.state import read_state
@@ -79,6 +81,24 @@ async def test_the_server_tells_of_itself(settings: Settings, begin: Begin) -> N
     assert "llm_proxy_workers 1.0\n" in text
     assert "llm_proxy_uptime_seconds " in text
     assert 'llm_proxy_process_cpu_seconds_total{process="supervisor"}' in text
+
+
+async def test_records_that_the_writer_loses_are_counted(
+    settings: Settings, tmp_path: Path, begin: Begin
+) -> None:
+    processes = await begin(msgspec.structs.replace(settings, file_event_log=tmp_path / "events"))
+    assert "llm_proxy_records_lost_total 0.0\n" in (await scrape(processes)).text
+    state = read_state(settings.home.state_file)
+    assert state is not None
+    assert state.runtime_folder is not None
+    _, worker = await asyncio.open_unix_connection(Path(state.runtime_folder) / "events.sock")
+    frame = msgspec.msgpack.encode([["no record"]])
+    worker.write(FRAME_HEAD.pack(len(frame)) + frame)
+    async with asyncio.timeout(30):
+        while "llm_proxy_records_lost_total 1.0\n" not in (await scrape(processes)).text:
+            await asyncio.sleep(0.01)
+    worker.close()
+    await worker.wait_closed()
 
 
 async def test_metrics_can_be_switched_off(settings: Settings, begin: Begin) -> None:

@@ -35,6 +35,7 @@ class Harness:
             arguments,
             socket=Path(os.environ["XDG_RUNTIME_DIR"]) / "events",
             on_change=self.changed.set,
+            on_lost=lambda records: None,
         )
 
     def accepts(self) -> bool:

@@ -31,7 +31,7 @@ async def test_slots_share_one_free_port() -> None:
 
 async def test_connection_waits_in_the_backlog() -> None:
     (sock,) = await bind_public(Address("127.0.0.1", 0), slots=1)
-    with sock, closing(socket.create_connection(sock.getsockname(), timeout=2)):
+    with sock, closing(socket.create_connection(sock.getsockname(), timeout=10)):
         pass
 
 

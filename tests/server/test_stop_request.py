@@ -17,7 +17,7 @@ def test_request_counts_once_and_is_private(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-1", "nan", "\xff"])
+@pytest.mark.parametrize("text", ["", "soon", "-1", "nan", "inf", "\xff"])
 def test_nonsense_is_no_request(tmp_path: Path, text: str) -> None:
     (tmp_path / STOP_REQUEST).write_text(text, "utf-8")
     assert take_stop_request(tmp_path) is None

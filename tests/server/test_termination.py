@@ -77,13 +77,13 @@ def state_of(server: subprocess.Popen[bytes], *workers: int) -> ServerState:
 def test_server_that_drains_is_waited_for(begin: Begin, pid_file: Path) -> None:
     server = begin(1)
     assert stop_server(pid_file, state_of(server), timeout_s=5) == "drained"
-    assert server.wait(5) == 0
+    assert server.wait(30) == 0
 
 
 def test_server_that_takes_too_long_is_told_to_end_at_once(begin: Begin, pid_file: Path) -> None:
     server = begin(2)
     assert stop_server(pid_file, state_of(server), timeout_s=0.1) == "killed"
-    assert server.wait(5) == 0
+    assert server.wait(30) == 0
 
 
 def test_server_that_hangs_is_killed_with_its_workers(begin: Begin, pid_file: Path) -> None:
@@ -92,9 +92,9 @@ def test_server_that_hangs_is_killed_with_its_workers(begin: Begin, pid_file: Pa
     began = time.monotonic()
     state = state_of(server, worker.pid)
     assert stop_server(pid_file, state, timeout_s=0.1, insist_s=0.1) == "killed"
-    assert time.monotonic() - began < 5
-    assert server.wait(5) == -signal.SIGKILL
-    assert worker.wait(5) == -signal.SIGKILL
+    assert time.monotonic() - began < 30
+    assert server.wait(30) == -signal.SIGKILL
+    assert worker.wait(30) == -signal.SIGKILL
     assert running_pid(pid_file) is None
 
 
@@ -105,7 +105,7 @@ def test_worker_pids_of_another_server_are_left_alone(begin: Begin, pid_file: Pa
         **{name: getattr(other, name) for name in other.__struct_fields__} | {"pid": 1}
     )
     assert stop_server(pid_file, stale, timeout_s=0.05, insist_s=0.05) == "killed"
-    assert server.wait(5) == -signal.SIGKILL
+    assert server.wait(30) == -signal.SIGKILL
 
 
 def test_nothing_running_is_fine(pid_file: Path) -> None:
@@ -119,4 +119,4 @@ def test_server_that_was_told_of_the_timeout_ends_its_drain_by_itself(
     state = msgspec.structs.replace(state_of(server), runtime_folder=str(tmp_path))
     assert stop_server(pid_file, state, timeout_s=0.0) == "cut"
     assert take_stop_request(tmp_path) == 0.0
-    assert server.wait(5) == 0
+    assert server.wait(30) == 0

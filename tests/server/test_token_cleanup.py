@@ -84,7 +84,7 @@ class Listener:
 
 async def run_until(cleanup: TokenCleanup, happens: Callable[[], Awaitable[object]]) -> None:
     running = asyncio.create_task(cleanup.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await happens()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

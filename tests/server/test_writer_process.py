@@ -23,13 +23,21 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-async def launch() -> AsyncIterator[Launch]:
+def lost() -> list[int]:
+    """What a writer told of records that it lost."""
+    return []
+
+
+@pytest.fixture
+async def launch(lost: list[int]) -> AsyncIterator[Launch]:
     writers: list[WriterProcess] = []
 
     async def launch(behaviour: str) -> WriterProcess:
         limit_s = 0.1 if behaviour == "silent" else 20
         writer = await WriterProcess.launch(
-            [sys.executable, str(SCRIPT), behaviour], ready_timeout_s=limit_s
+            [sys.executable, str(SCRIPT), behaviour],
+            ready_timeout_s=limit_s,
+            on_lost=lost.append,
         )
         writers.append(writer)
         return writer
@@ -45,6 +53,14 @@ async def test_writer_becomes_ready_and_finishes_when_asked(launch: Launch) -> N
     await writer.wait_until_ready()
     writer.finish()
     assert await writer.wait() == 0
+
+
+async def test_what_is_lost_is_heard_before_the_end(launch: Launch, lost: list[int]) -> None:
+    writer = await launch("losing")
+    await writer.wait_until_ready()
+    writer.finish()
+    await writer.wait()
+    assert lost == [2, 1]
 
 
 async def test_crash_at_start_is_told(launch: Launch) -> None:

@@ -175,7 +175,14 @@ class Call:
 
     def give_up(self, *, is_stopped: bool) -> None:
         """The run has ended before the answer; one that was on its way is no error."""
-        outcome = CANCELLED if is_stopped or self._first_byte >= 0 else TIMEOUT
+        self._break_off(CANCELLED if is_stopped or self._first_byte >= 0 else TIMEOUT)
+
+    def time_out(self, now_ns: int, after_ns: int) -> None:
+        """If it takes longer than that, however steadily its answer comes."""
+        if now_ns - self._sent > after_ns:
+            self._break_off(TIMEOUT)
+
+    def _break_off(self, outcome: int) -> None:
         self._lane.pool.cancel(self)
         if self._connection is not None and self._connection.handler is self:
             self._connection.abandon()

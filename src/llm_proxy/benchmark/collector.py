@@ -9,12 +9,14 @@ from typing import Final
 
 from llm_proxy.benchmark.distributions import distribution
 from llm_proxy.benchmark.fidelity import FidelityTally
+from llm_proxy.benchmark.goodput import GoodputLimit
 from llm_proxy.benchmark.hdr_histogram import HdrHistogram
 from llm_proxy.benchmark.lane_rows import LaneRows
 from llm_proxy.benchmark.live import Live
+from llm_proxy.benchmark.mock_figures import NOT_WATCHED, MockFigures
 from llm_proxy.benchmark.pair_tally import PairTally
 from llm_proxy.benchmark.plan import DIRECT, LANES, PROXIED, Closed, Load, Open, Plan
-from llm_proxy.benchmark.report import RigVerdict, Side, Spread
+from llm_proxy.benchmark.report import HangUps, RigVerdict, Side, Spread
 from llm_proxy.benchmark.results import Results
 from llm_proxy.benchmark.rig_verdict import rig_verdict
 from llm_proxy.benchmark.samples import TICKS_PER_MS, TICKS_PER_S, Frame, RigFigures
@@ -28,11 +30,11 @@ _FEWEST_IN_THIRD: Final = 300  # direct answers: a p99 of fewer is one or two of
 
 
 class Collector:
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, goodput: Sequence[GoodputLimit] = ()) -> None:
         self._plan = plan
         workload = plan.workload
         self._sides = tuple(
-            SideTally(is_stream=workload.is_stream, planned_s=plan.load.duration_s)
+            SideTally(is_stream=workload.is_stream, planned_s=plan.load.duration_s, goodput=goodput)
             for _ in plan.targets
         )
         self._series = TimeSeries(lanes=len(plan.targets))
@@ -55,7 +57,7 @@ class Collector:
             side.add_gaps(gaps)
             if frame.samples.lane:
                 self._add_rows(lane, side, LaneRows(frame.samples, lane), frame.process)
-        if isinstance(self._plan.load, Open):
+        if not isinstance(self._plan.load, Closed):
             self._late.record_all(frame.samples.late)
         if self._pairs is not None:
             self._pairs.join(frame.process)
@@ -100,7 +102,13 @@ class Collector:
             rates=self._series.rates(until=whole),
         )
 
-    def results(self, figures: Sequence[RigFigures]) -> Results:
+    def hang_ups(self) -> int:
+        """Answers of the proxied lane that the generator broke off so far."""
+        return self._sides[PROXIED].hang_ups()
+
+    def results(
+        self, figures: Sequence[RigFigures], mock: MockFigures = NOT_WATCHED
+    ) -> Results:
         unsent = sum(one.unsent for one in figures)
         sides = self._side_reports(unsent)
         pairs, fidelity = self._pairs, self._fidelity
@@ -111,7 +119,8 @@ class Collector:
             added_ttft_ms=None if pairs is None else pairs.ttft(),
             added_inter_token_ms=None if pairs is None else pairs.inter_token(),
             fidelity=None if fidelity is None else fidelity.verdict(),
-            rig=self._rig(figures, sides[PROXIED]),
+            hang_ups=self._hang_ups(mock),
+            rig=self._rig(figures, sides[PROXIED], mock.cpu_share),
             series=self._series.seconds(until=self._duration()),
             spread=self._spread(),
             histograms=self._histograms(),
@@ -140,12 +149,20 @@ class Collector:
             for lane, side in enumerate(self._sides)
         ]
 
-    def _rig(self, figures: Sequence[RigFigures], side: Side) -> RigVerdict:
+    def _hang_ups(self, mock: MockFigures) -> HangUps | None:
+        if not self._plan.workload.cancel_rate:
+            return None
+        return HangUps(sent=self.hang_ups(), seen_upstream=mock.hang_ups)
+
+    def _rig(
+        self, figures: Sequence[RigFigures], side: Side, mock_cpu_share: float | None
+    ) -> RigVerdict:
         return rig_verdict(
             figures,
             latency_ms=side.latency_ms,
             late_ms=distribution(self._late),
             baseline_p99_ms=self._baseline_p99_ms(),
+            mock_cpu_share=mock_cpu_share,
         )
 
     def _baseline_p99_ms(self) -> tuple[float, float] | None:
@@ -190,4 +207,6 @@ def _p99_ms(latency: HdrHistogram) -> float:
 
 
 def _is_steady(load: Load) -> bool:
-    return isinstance(load, Closed) or {stage.rate for stage in load.stages} == {load.start_rate}
+    if isinstance(load, Open):
+        return {stage.rate for stage in load.stages} == {load.start_rate}
+    return isinstance(load, Closed)

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from llm_proxy.benchmark.metric import Metric, parse_metric
+from llm_proxy.benchmark.metric import Metric, frontier_metric, parse_metric
 from llm_proxy.benchmark.report import (
     SCHEMA_VERSION,
     Change,
@@ -24,7 +24,7 @@ COMPARED: Final = tuple(
     map(
         parse_metric,
         (
-            *("rps", "errors", "mean", "p50", "p75", "p90", "p95", "p99", "p99.9"),
+            *("rps", "errors", "goodput", "mean", "p50", "p75", "p90", "p95", "p99", "p99.9"),
             *("ttft.p50", "ttft.p99", "inter_token.p50", "inter_token.p99"),
             *("added.typical", "added_ttft.typical", "added_inter_token.typical"),
         ),
@@ -62,7 +62,7 @@ def read_report(path: Path) -> Report:
 
 
 def _plausible(report: Report, path: Path) -> Report:
-    for metric in COMPARED:
+    for metric in (*COMPARED, *_of_frontier(report)):
         value = metric.value(report)
         if value is not None and not abs(value) < _GREATEST:
             raise ConfigError(f"{path}: {metric.name} is {value:g}, which no run measures")
@@ -84,11 +84,16 @@ def regressions(old: Report, new: Report, limits: Iterable[RegressionLimit]) -> 
 
 
 def _changes(old: Report, new: Report) -> Iterable[Change]:
-    for metric in COMPARED:
+    for metric in (*COMPARED, *_of_frontier(old)):
         before, after = metric.value(old), metric.value(new)
         if before is not None and after is not None:
             change = _relative(before, after)
             yield Change(metric=metric.name, old=before, new=after, change=change)
+
+
+def _of_frontier(report: Report) -> tuple[Metric, ...]:
+    points = () if report.frontier is None else report.frontier.points
+    return tuple(frontier_metric(point.p99_limit_ms) for point in points)
 
 
 def _relative(before: float, after: float) -> float | None:
@@ -143,10 +148,15 @@ def _conditions(old: Report, new: Report) -> Iterable[tuple[str, object, object]
     for what, name in (("endpoint", "endpoint"), ("preset", "preset"), ("streaming", "stream")):
         yield what, getattr(old.workload, name), getattr(new.workload, name)
     yield "throw-away server", old.workload.is_throwaway, new.workload.is_throwaway
+    yield "goodput demanded", _goodput_limits(old), _goodput_limits(new)
     yield "load", old.load.description, new.load.description
     yield "number of generator processes", old.load.processes, new.load.processes
     for what, name in (("CPU", "cpu"), ("number of CPUs", "cpus"), ("Python", "python")):
         yield what, getattr(old.environment, name), getattr(new.environment, name)
+
+
+def _goodput_limits(report: Report) -> str | None:
+    return None if report.goodput is None else ", ".join(report.goodput.limits)
 
 
 def _shown(value: object) -> str:

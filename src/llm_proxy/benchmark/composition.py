@@ -8,10 +8,15 @@ from dataclasses import dataclass
 import msgspec
 
 from llm_proxy.benchmark.comparison import compare, regressions
+from llm_proxy.benchmark.frontier import limit_name
+from llm_proxy.benchmark.goodput import GoodputLimit
+from llm_proxy.benchmark.metric import RPS
+from llm_proxy.benchmark.precision import format_rate
 from llm_proxy.benchmark.report import (
     Check,
     Environment,
     FindMax,
+    FrontierPoint,
     LoadDescription,
     Report,
     Side,
@@ -37,6 +42,7 @@ class Circumstances:
 class Limits:
     slo: tuple[Threshold, ...]
     max_error_rate: float
+    goodput: tuple[GoodputLimit, ...] = ()
     old: Report | None = None
     old_file: str = ""
     max_regression: tuple[RegressionLimit, ...] = ()
@@ -63,8 +69,10 @@ def compose(measured: Measured, circumstances: Circumstances) -> Report:
         added_inter_token_ms=results.added_inter_token_ms,
         fidelity=results.fidelity,
         process=measured.process,
+        hang_ups=results.hang_ups,
         runs=measured.runs,
         find_max=measured.find_max,
+        frontier=measured.frontier,
     )
 
 
@@ -79,10 +87,10 @@ def checked(report: Report, limits: Limits) -> Report:
 
 
 def _checks(report: Report, limits: Limits) -> Iterator[Check]:
-    if report.find_max is None:
+    if report.find_max is None and report.frontier is None:
         yield from (threshold.check(report) for threshold in limits.slo)
     else:
-        yield _check_search(report.find_max, limits.slo)
+        yield from _checks_of_search(report, limits)
     yield check_error_rate(report, limits.max_error_rate)
     if report.rig.lost:
         yield Check(
@@ -93,11 +101,36 @@ def _checks(report: Report, limits: Limits) -> Iterator[Check]:
         )
 
 
-def _check_search(found: FindMax, slo: Iterable[Threshold]) -> Check:
-    """Passed when any rate kept within the limits: which one is for `--slo rps=…` to demand."""
+def _checks_of_search(report: Report, limits: Limits) -> Iterator[Check]:
+    """Rates may be demanded of what was found; its windows met the other limits already."""
+    demanded = [threshold for threshold in limits.slo if threshold.metric.is_of_search]
+    if report.frontier is not None:
+        rps = [threshold for threshold in demanded if threshold.metric == RPS]
+        yield from (_check_point(point, rps) for point in report.frontier.points)
+        demanded = [threshold for threshold in demanded if threshold not in rps]
+    elif report.find_max is not None:
+        yield _check_rate(report.find_max)
+    yield from (threshold.check(report) for threshold in demanded)
+
+
+def _check_rate(found: FindMax) -> Check:
+    """Passed when any rate kept within the limits."""
     return Check(
         kind="slo",
-        name=",".join(threshold.name for threshold in slo),
+        name=",".join(found.slo),
         passed=found.rate is not None,
         message=found.note,
+    )
+
+
+def _check_point(point: FrontierPoint, rps: Iterable[Threshold]) -> Check:
+    """As of one rate; each point must have the rate that is demanded."""
+    name, rate = limit_name(point.p99_limit_ms), point.requests_per_second
+    missed = [limit for limit in rps if rate is not None and not limit.is_met(rate)]
+    text = "".join(f" {format_rate(rate)}/s isn't {limit.name}." for limit in missed)
+    return Check(
+        kind="slo",
+        name=f"frontier {name}",
+        passed=rate is not None and not missed,
+        message=f"{name}: {point.note}{text}",
     )

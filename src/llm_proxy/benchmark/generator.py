@@ -6,17 +6,20 @@ import asyncio
 import gc
 import resource
 from collections.abc import Callable
-from time import monotonic_ns, process_time
-from typing import Final
+from time import monotonic_ns
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from llm_proxy.benchmark.call import CallBook, Lane
+from llm_proxy.benchmark.effort import Effort
 from llm_proxy.benchmark.loads import ClosedLoad, OpenLoad, Running, Task, share
-from llm_proxy.benchmark.loop_lag import LoopLag, percentile
+from llm_proxy.benchmark.loop_lag import percentile
 from llm_proxy.benchmark.notebook import Notebook
+from llm_proxy.benchmark.overdue import Overdue
 from llm_proxy.benchmark.plan import Closed, Plan, Target
 from llm_proxy.benchmark.request_bytes import RequestBytes
 from llm_proxy.benchmark.samples import Frame, RigFigures
+from llm_proxy.benchmark.schedule import due_between
 from llm_proxy.errors import ConfigError
 from llm_proxy.http1.origin import Origin
 from llm_proxy.http1.pool import Pool
@@ -93,12 +96,16 @@ class Generator:
         over = asyncio.Event()
         load = self._load(plan, book, over.set)
         await asyncio.sleep(max(0.0, (at_ns - monotonic_ns()) / 1e9))
-        effort, connects = _Effort(plan.load.duration_s), self._connects()
+        effort = Effort(plan.load.duration_s, lambda: load.sent)
+        connects = self._connects()
+        overdue = Overdue(load, plan.max_time_s)
+        self._timers.watch(overdue)
         frames = asyncio.create_task(_send_frames(book, load, on_frame))
         try:
             load.start(at_ns)
             await self._until_over(plan, load, over)
         finally:
+            self._timers.forget(overdue)
             frames.cancel()
             await asyncio.gather(frames, return_exceptions=True)
             effort.end()
@@ -119,7 +126,16 @@ class Generator:
             late_p50_ms=percentile(load.late, 0.5) / 1e6,
             late_p99_ms=percentile(load.late, 0.99) / 1e6,
             late_max_ms=percentile(load.late, 1.0) / 1e6,
+            waited_s=effort.waited_s,
+            due=self._due(plan, effort.wall_s),
+            sent=effort.sent,
         )
+
+    def _due(self, plan: Plan, until_s: float) -> int:
+        if isinstance(plan.load, Closed):
+            return 0
+        lanes = len(plan.targets)
+        return due_between(plan.load, 0.0, until_s, processes=self._processes, lanes=lanes)
 
     def _load(self, plan: Plan, book: CallBook, ended: Callable[[], None]) -> Running:
         task = Task(
@@ -139,12 +155,13 @@ class Generator:
         stopped = asyncio.create_task(self._stop.wait())
         ended = asyncio.create_task(over.wait())
         try:
-            duration_s = plan.load.duration_s
             grace_s = min(plan.timeout_s, _LONGEST_GRACE_S)
-            limit_s = None if duration_s is None else duration_s + grace_s
-            await asyncio.wait(
-                (stopped, ended), timeout=limit_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            limit_s = plan.load.duration_s
+            if limit_s is not None and not plan.sends_late:
+                await _first_of(stopped, ended, within_s=limit_s)
+                load.stop()
+                limit_s = 0.0
+            await _first_of(stopped, ended, within_s=None if limit_s is None else limit_s + grace_s)
             load.stop()
             if self._stop.is_set():
                 await asyncio.wait((ended,), timeout=_STOP_GRACE_S)
@@ -164,29 +181,8 @@ class Generator:
         self._timers.close()
 
 
-class _Effort:
-    """What the process did while the load lasted: waiting for the last answers is no work."""
-
-    def __init__(self, duration_s: float | None) -> None:
-        self.lag = LoopLag()
-        self.cpu_s = self.wall_s = 0.0
-        self._began = process_time(), monotonic_ns()
-        self._is_over = False
-        self._end: asyncio.TimerHandle | None = None
-        if duration_s is not None:
-            self._end = asyncio.get_running_loop().call_later(duration_s, self.end)
-
-    def end(self) -> None:
-        """Only the first time counts."""
-        if self._is_over:
-            return
-        self._is_over = True
-        if self._end is not None:
-            self._end.cancel()
-        self.lag.close()
-        cpu_s, began_ns = self._began
-        self.cpu_s = process_time() - cpu_s
-        self.wall_s = (monotonic_ns() - began_ns) / 1e9
+async def _first_of(*tasks: asyncio.Task[Any], within_s: float | None) -> None:
+    await asyncio.wait(tasks, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def _send_frames(book: CallBook, load: Running, on_frame: Callable[[Frame], None]) -> None:

@@ -9,9 +9,10 @@ from xml.etree.ElementTree import Element
 from llm_proxy.benchmark import html_sections as parts
 from llm_proxy.benchmark import svg_charts as charts
 from llm_proxy.benchmark.certainty import shares_of, spreads
+from llm_proxy.benchmark.html_frontier import frontier_section
 from llm_proxy.benchmark.html_tables import counted, distributions, facts, mark, section
 from llm_proxy.benchmark.markup import html_document, node
-from llm_proxy.benchmark.precision import format_ms, format_rate, format_share
+from llm_proxy.benchmark.precision import format_met, format_ms, format_rate, format_share
 from llm_proxy.benchmark.report import Distribution, Report, RigVerdict, Side, Spread
 
 
@@ -39,6 +40,7 @@ def _body(report: Report) -> Element:
         parts.server_timing_section(report),
         parts.comparison_section(report),
         parts.find_max_section(report),
+        frontier_section(report),
         parts.runs_section(report),
         parts.answers_section(report),
         parts.process_section(report),
@@ -94,6 +96,10 @@ def _tiles(report: Report) -> Iterable[Element]:
     if report.streams is not None and report.streams.ttft_ms is not None:
         ttft = report.streams.ttft_ms
         yield _tile("first token p50", format_ms(ttft.p50), f"p99 {format_ms(ttft.p99)}")
+    if report.goodput is not None:
+        good = format_rate(report.goodput.requests_per_second)
+        note = f"{good} requests/s with {', '.join(report.goodput.limits)}"
+        yield _tile("goodput", format_met(report.goodput.share), note)
     if report.find_max is not None:
         highest = report.find_max.rate
         text = "none" if highest is None else f"{format_rate(highest)}/s"

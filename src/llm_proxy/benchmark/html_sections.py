@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 from xml.etree.ElementTree import Element
 
@@ -18,7 +19,13 @@ from llm_proxy.benchmark.html_tables import (
 from llm_proxy.benchmark.interval_chart import interval_chart
 from llm_proxy.benchmark.markup import Child, node
 from llm_proxy.benchmark.metric import Metric, parse_metric
-from llm_proxy.benchmark.precision import format_ms, format_rate, format_share
+from llm_proxy.benchmark.precision import (
+    format_met,
+    format_ms,
+    format_number,
+    format_rate,
+    format_share,
+)
 from llm_proxy.benchmark.report import Change, Distribution, Probe, Report, Streams
 from llm_proxy.benchmark.svg_axes import WIDTH
 
@@ -84,11 +91,16 @@ def server_timing_section(report: Report) -> Element | None:
         "upstream": timing.upstream_ms,
         "unexplained": timing.unexplained_ms,
     }
+    excess = (
+        f" {timing.excessive:,} of them told of more time than was seen."
+        if timing.excessive
+        else ""
+    )
     return section(
         "Where the time went",
-        node("p", f"By the Server-Timing of {timing.answers:,} answers. ", class_="note"),
+        node("p", f"By the Server-Timing of {timing.answers:,} answers.{excess}", class_="note"),
         _shares({name: it.mean for name, it in parts.items()}),
-        distributions(parts),
+        distributions({**parts, f"all: {timing.seen}": timing.seen_ms}),
     )
 
 
@@ -121,6 +133,8 @@ def process_section(report: Report) -> Element | None:
         return None
     cost_ms, whole_ms, share = usage.cpu_us_per_request / 1000, usage.cpu_s * 1000, cpu_share(usage)
     memory = (usage.memory_before_mib, usage.memory_peak_mib, usage.memory_after_mib)
+    steady, growth = usage.memory_steady_mib, usage.memory_growth_mib_per_min
+    hours, rested = usage.core_hours_per_million, usage.memory_recovered_mib
     return section(
         "The target's processes",
         facts(
@@ -128,11 +142,17 @@ def process_section(report: Report) -> Element | None:
                 "CPU per request": None
                 if share is None
                 else format_ms(cost_ms, around(cost_ms, share)),
+                "CPU per million requests": None
+                if share is None or hours is None
+                else f"{format_number(hours, around(hours, share))} core hours",
                 "CPU": "too little in so short a run to measure"
                 if share is None
                 else format_ms(whole_ms, around(whole_ms, share)),
                 "memory before · peak · after": " · ".join(f"{it:.1f}" for it in memory)
                 + f" MiB ({usage.memory_kind.upper()})",
+                "memory in the second half": None if steady is None else f"{steady:.1f} MiB",
+                "memory growth": None if growth is None else f"{growth:+.2f} MiB a minute",
+                "memory after a rest": None if rested is None else f"{rested:.1f} MiB",
                 "processes": ", ".join(map(str, usage.pids)),
             }
         ),
@@ -150,10 +170,13 @@ def runs_section(report: Report) -> Element | None:
             *(_ms(run.latency_ms, name) for name in ("p50", "p99", "max")),
             f"{run.errors:,}",
             *([format_ms(run.added_typical_ms)] if has_added else []),
+            *([] if run.goodput_share is None else [format_met(run.goodput_share)]),
         ]
         for i, run in enumerate(report.runs, 1)
     ]
     head = ["run", "rate", "p50", "p99", "max", "errors", *(["added"] if has_added else [])]
+    if report.goodput is not None:
+        head.append("goodput")
     note = "The figures of this page are those of the median run."
     return section("Repeats", node("p", note, class_="note"), table(head, rows))
 
@@ -162,6 +185,15 @@ def find_max_section(report: Report) -> Element | None:
     found = report.find_max
     if found is None:
         return None
+    return section(
+        "The highest rate",
+        node("p", found.note),
+        node("p", "Limits: " + ", ".join(found.slo), class_="note"),
+        probes_table(found.probes),
+    )
+
+
+def probes_table(probes: Sequence[Probe]) -> Element:
     rows: list[list[Child]] = [
         [
             f"{format_rate(probe.rate)}/s" + (" (confirming)" if probe.is_confirmation else ""),
@@ -170,14 +202,9 @@ def find_max_section(report: Report) -> Element | None:
             _ms(probe.latency_ms, "p99"),
             node("span", mark(probe.passed), " ", _reason(probe)),
         ]
-        for probe in found.probes
+        for probe in probes
     ]
-    return section(
-        "The highest rate",
-        node("p", found.note),
-        node("p", "Limits: " + ", ".join(found.slo), class_="note"),
-        table(["asked for", "answered", "p50", "p99", "limits"], rows),
-    )
+    return table(["asked for", "answered", "p50", "p99", "limits"], rows)
 
 
 def comparison_section(report: Report) -> Element | None:

@@ -10,7 +10,10 @@ from llm_proxy.benchmark.markup import writable
 from llm_proxy.benchmark.metric import parse_metric
 from llm_proxy.benchmark.report import Check, Report
 
-_FIGURES: Final = ("rps", "errors", "mean", "p50", "p90", "p99", "max", "ttft.p50", "added.typical")
+_FIGURES: Final = (
+    *("rps", "errors", "goodput", "mean", "p50", "p90", "p99", "max"),
+    *("ttft.p50", "added.typical"),
+)
 
 
 def junit(report: Report) -> bytes:

@@ -11,12 +11,13 @@ from typing import Final, Protocol
 
 from llm_proxy.benchmark.call import Call, CallBook, Lane
 from llm_proxy.benchmark.pacing import Alarm, new_alarm
-from llm_proxy.benchmark.plan import Closed, Open, Plan
+from llm_proxy.benchmark.plan import Closed, Open, Plan, Replay
 from llm_proxy.benchmark.samples import CONNECT
-from llm_proxy.benchmark.schedule import due_times
+from llm_proxy.benchmark.schedule import due_between, due_times
 from llm_proxy.benchmark.turns import Numbers, Turns
 
 _AFTER_REFUSAL_S: Final = 0.1  # a connection that can't be had is asked for again so much later
+_MOST_COUNTED: Final = 20_000  # arrivals that were not sent
 _MOST_LATE: Final = 1_000_000  # sends whose lateness is kept
 
 
@@ -26,6 +27,7 @@ class Running(Protocol):
     active: set[Call]
     unsent: int
     blocked: int
+    sent: int  # of an open load
     late: array[int]
 
     def start(self, at_ns: int) -> None: ...
@@ -67,7 +69,7 @@ class ClosedLoad:
         self._is_stopped = False
         self.active: set[Call] = set()
         self._waiting: set[asyncio.TimerHandle] = set()
-        self.unsent = self.blocked = 0
+        self.unsent = self.blocked = self.sent = 0
         self.late = array("q")
 
     def start(self, at_ns: int) -> None:
@@ -149,7 +151,9 @@ class Seat:
 class OpenLoad:
     """Requests are sent when they are due, whatever became of those before."""
 
-    def __init__(self, load: Open, task: Task) -> None:
+    def __init__(self, load: Open | Replay, task: Task) -> None:
+        self._load = load
+        self._task = task
         self._lanes = task.lanes
         self._book = task.book
         self._ended = task.ended
@@ -168,7 +172,7 @@ class OpenLoad:
         self._next_ns: int | None = None
         self._is_blocked = False
         self.active: set[Call] = set()
-        self.unsent = self.blocked = 0
+        self.unsent = self.blocked = self.sent = 0
         self.late = array("q")
 
     def start(self, at_ns: int) -> None:
@@ -178,13 +182,25 @@ class OpenLoad:
 
     def stop(self) -> None:
         """What was due and not sent, because all slots were taken, is counted."""
-        now = monotonic_ns()
-        while self._next_ns is not None and self._next_ns <= now:
-            self.unsent += 1
-            self._advance()
+        self.unsent += self._left_over(monotonic_ns())
         self._next_ns = None
         self._alarm.close()
         self._end_if_idle()
+
+    def _left_over(self, now: int) -> int:
+        """Each by itself, or at rates that nobody can send on average: that takes no time."""
+        for count in range(_MOST_COUNTED):
+            if self._next_ns is None or self._next_ns > now:
+                return count
+            self._advance()
+        return _MOST_COUNTED + self._due_until(now)
+
+    def _due_until(self, now: int) -> int:
+        if self._next_ns is None:
+            return 0
+        begin_s, end_s = ((at - self._started_ns) / 1e9 for at in (self._next_ns, now))
+        processes, lanes = self._task.processes, len(self._lanes)
+        return due_between(self._load, begin_s, end_s, processes=processes, lanes=lanes)
 
     def _advance(self) -> None:
         due = next(self._due_times, None)
@@ -209,6 +225,7 @@ class OpenLoad:
             self.blocked += 1
         elif len(self.late) < _MOST_LATE:
             self.late.append(now - due)
+        self.sent += 1
         call = self._idle.pop() if self._idle else Call(self._book, self._answered)
         turn = self._turns.next()
         self.active.add(call)

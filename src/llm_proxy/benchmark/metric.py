@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, Literal
 
 import msgspec
 
+from llm_proxy.benchmark.precision import format_met
 from llm_proxy.benchmark.report import Added, Distribution, Report, Side
 from llm_proxy.benchmark.results import Results
 
@@ -22,38 +24,54 @@ FAMILIES: Final = {
     "added_inter_token": "nothing was measured beside it: --direct-url and --stream do",
 }  # name: why it may be missing
 
+_DIGITS: Final = 4
+_FRONTIER: Final = "frontier"  # its statistics are its limits, such as 5ms
+_LIMIT: Final = re.compile(r"(\d+(?:\.\d+)?)ms", re.ASCII)
+_ALONE: Final = ("rps", "errors", "goodput")  # figures without statistics
+
 Unit = Literal["ms", "rps", "share"]
 
 
 class Metric(msgspec.Struct, frozen=True):
-    family: str  # one of FAMILIES, "rps" or "errors"
-    statistic: str = ""  # of a family; "typical" of the added ones
+    family: str  # one of FAMILIES, one that stands alone, or "frontier"
+    statistic: str = ""  # of a family; "typical" of the added ones; a limit of the frontier
 
     @property
     def name(self) -> str:
         """As it is written: the latency's own statistics stand alone."""
-        if self.family in ("rps", "errors"):
+        if self.family in _ALONE:
             return self.family
         return self.statistic if self.family == "latency" else f"{self.family}.{self.statistic}"
 
     @property
     def subject(self) -> str:
         """Of a sentence."""
+        if self.family == _FRONTIER:
+            return f"the rate within a p99 of {self.statistic}"
         return {"rps": "the rate", "errors": "the error rate"}.get(self.family, self.name)
 
     @property
     def unit(self) -> Unit:
-        if self.family == "rps":
+        if self.family in ("rps", _FRONTIER):
             return "rps"
-        return "share" if self.family == "errors" else "ms"
+        return "share" if self.family in ("errors", "goodput") else "ms"
 
     @property
     def more_is_better(self) -> bool:
-        return self.family == "rps"
+        return self.family in ("rps", "goodput", _FRONTIER)
+
+    @property
+    def is_of_search(self) -> bool:
+        """What a search finds: demanded of its answer, and not of each probe."""
+        return self.family in ("rps", _FRONTIER)
 
     @property
     def absence(self) -> str:
         """Why there is no value."""
+        if self.family == "goodput":
+            return "nothing was demanded of each request: --goodput does"
+        if self.family == _FRONTIER:
+            return f"no rate was found for it: --frontier with {self.statistic} looks for one"
         return FAMILIES[self.family]
 
     def value(self, measured: Side | Results) -> float | None:
@@ -63,6 +81,10 @@ class Metric(msgspec.Struct, frozen=True):
             return side.requests_per_second
         if self.family == "errors":
             return side.error_rate
+        if self.family == "goodput":
+            return None if side.goodput is None else side.goodput.share
+        if self.family == _FRONTIER:
+            return _frontier_rate(side, self)
         if self.family.startswith("added"):
             distribution: Distribution | None = _added(measured, self.family)
         else:
@@ -70,6 +92,8 @@ class Metric(msgspec.Struct, frozen=True):
         return None if distribution is None else _statistic(distribution, self.statistic)
 
     def show(self, value: float) -> str:
+        if self.family == "goodput":
+            return format_met(value, _DIGITS)
         if self.unit == "share":
             return f"{_digits(value * 100)} %"
         return f"{_digits(value)} {'ms' if self.unit == 'ms' else 'requests/s'}"
@@ -79,13 +103,23 @@ RPS: Final = Metric("rps")
 ERRORS: Final = Metric("errors")
 
 
+def frontier_metric(limit_ms: float) -> Metric:
+    """The highest rate that kept p99 within the limit."""
+    return Metric(_FRONTIER, f"{limit_ms:g}ms")
+
+
 def parse_metric(text: str) -> Metric:
     name = text.strip().lower()
-    if name in ("rps", "errors"):
+    if name in _ALONE:
         return Metric(name)
     family, _, statistic = name.partition(".")
     if name in STATISTICS:  # first, since p99.9 has a point in it
         return Metric("latency", name)
+    if family == _FRONTIER:
+        limit = _LIMIT.fullmatch(statistic)
+        if limit is None:
+            raise ValueError(f"{text[:40]!r} isn't a figure; write frontier.5ms of the limit 5 ms")
+        return frontier_metric(float(limit[1]))
     if family in FAMILIES and statistic in _statistics(family):
         return Metric(family, statistic)
     if family in FAMILIES:
@@ -93,7 +127,7 @@ def parse_metric(text: str) -> Metric:
             f"{text!r} isn't a figure of {family}; it has {_list(_statistics(family))}"
         )
     raise ValueError(
-        f"{text[:40]!r} isn't a figure; there are rps, errors, {_list(STATISTICS)} (of the "
+        f"{text[:40]!r} isn't a figure; there are {_list(_ALONE)}, {_list(STATISTICS)} (of the "
         f"latency) and the same of {_list(tuple(FAMILIES)[1:])}, such as ttft.p99"
     )
 
@@ -120,6 +154,13 @@ def _added(measured: Side | Results, family: str) -> Added | None:
     }[family]
 
 
+def _frontier_rate(measured: Side, metric: Metric) -> float | None:
+    found = measured.frontier if isinstance(measured, Report) else None
+    points = found.points if found is not None else ()
+    rates = (it.rate for it in points if frontier_metric(it.p99_limit_ms) == metric)
+    return next(rates, None)
+
+
 def _statistic(distribution: Distribution, statistic: str) -> float:
     value: float = getattr(distribution, statistic.replace(".", "_"))
     return value
@@ -129,7 +170,7 @@ def _digits(value: float) -> str:
     """Four significant ones: what a report holds."""
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{float(f'{value:.4g}'):f}".rstrip("0").rstrip(".") or "0"
+    return f"{float(f'{value:.{_DIGITS}g}'):f}".rstrip("0").rstrip(".") or "0"
 
 
 def _list(words: tuple[str, ...]) -> str:

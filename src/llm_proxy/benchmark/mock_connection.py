@@ -40,6 +40,7 @@ class MockConnection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[Request] = deque()
         self._sender: Sender | None = None
+        self._answered: Request | None = None  # the one that is being answered
         self._malformed: Refused | None = None
         self._owes_continue = False
         self.is_write_paused = False  # the client reads too slowly
@@ -65,12 +66,19 @@ class MockConnection(asyncio.Protocol):
         self._server.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if not self._is_closing:
+            self._note_hang_ups()
         self._is_closing = True
         self._server.connections.discard(self)
         if self._linger is not None:
             self._linger.cancel()
         if self._sender is not None:
             self._sender.abort()
+
+    def _note_hang_ups(self) -> None:
+        unanswered = [] if self._answered is None else [self._answered]
+        for request in (*unanswered, *self._queue):
+            self._server.service.hang_ups.note(request)
 
     def data_received(self, data: bytes) -> None:
         if self._is_closing or self._malformed is not None:
@@ -170,11 +178,11 @@ class MockConnection(asyncio.Protocol):
             waits=self._server.waits,
             done=self._on_answered,
         )
-        self._sender = sender
+        self._sender, self._answered = sender, request
         sender.start(*self._server.service.answer(request))
 
     def _on_answered(self, keep_alive: bool) -> None:
-        self._sender = None
+        self._sender = self._answered = None
         self._last_active = self._loop.time()
         if not keep_alive:
             self.close()

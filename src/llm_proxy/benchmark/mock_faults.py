@@ -25,6 +25,7 @@ _KNOWN = {
     b"x-mock-tokens",
     b"x-mock-stall",
     b"x-mock-corrupt",
+    b"x-mock-share",
 }
 
 
@@ -40,6 +41,12 @@ class Faults:
     stall_after: int | None = None  # events of a stream, which then pauses once
     stall_s: float = 0.0
     corrupt: int | None = None  # a byte of a plain answer, an event of a stream; from 1
+    share: float = 1.0  # of the requests, to which the others happen
+
+    @property
+    def spared(self) -> Faults:
+        """For the rest of the requests: what isn't trouble stays."""
+        return Faults(encoding=self.encoding, tokens=self.tokens)
 
 
 NO_FAULTS = Faults()
@@ -67,6 +74,7 @@ def read_faults(request: Request) -> Faults:
         stall_after=stall_after,
         stall_s=stall_s,
         corrupt=_number(request, b"x-mock-corrupt", least=1, most=_MOST_BYTES),
+        share=_share(request),
     )
 
 
@@ -117,6 +125,16 @@ def _stall(request: Request) -> tuple[int | None, float]:
         raise Refused(400, f"X-Mock-Stall must be {rule}, not {text[:40]!r}.")
     after = _whole(events, b"x-mock-stall", least=0, most=_MOST_BYTES)
     return after, _seconds(wait, b"x-mock-stall")
+
+
+def _share(request: Request) -> float:
+    text = request.header(b"x-mock-share")
+    if text is None:
+        return 1.0
+    number, percent, rest = text.partition("%")
+    if not percent or rest:
+        raise Refused(400, f"X-Mock-Share must be a percentage, such as 10%, not {text[:40]!r}.")
+    return _whole(number, b"x-mock-share", least=1, most=100) / 100
 
 
 def _encoding(request: Request) -> Encoding | None:

@@ -11,6 +11,7 @@ from llm_proxy.benchmark.mock_chat import complete_chat
 from llm_proxy.benchmark.mock_embeddings import embed
 from llm_proxy.benchmark.mock_faults import Faults
 from llm_proxy.benchmark.mock_files import FileStore
+from llm_proxy.benchmark.mock_hang_ups import HangUps
 from llm_proxy.benchmark.mock_messages import count_message_tokens, create_message
 from llm_proxy.benchmark.mock_models import get_model, list_models
 from llm_proxy.benchmark.mock_request import Request
@@ -26,7 +27,7 @@ class Route:
 
 
 class Routes:
-    def __init__(self, files: FileStore) -> None:
+    def __init__(self, files: FileStore, hang_ups: HangUps) -> None:
         self._exact: dict[str, dict[str, Route]] = {
             "/v1/chat/completions": {"POST": Route(complete_chat, "json")},
             "/v1/responses": {"POST": Route(create_response, "json")},
@@ -35,6 +36,7 @@ class Routes:
             "/v1/messages/count_tokens": {"POST": Route(count_message_tokens, "json")},
             "/v1/models": {"GET": Route(list_models)},
             "/v1/files": {"GET": Route(files.list), "POST": Route(files.create, "form")},
+            "/mock/stats": {"GET": Route(hang_ups.tell)},
         }
         # By the first segments and the number of all of them.
         self._with_id: dict[tuple[str, int], dict[str, Route]] = {

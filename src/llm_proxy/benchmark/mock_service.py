@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 from llm_proxy.benchmark.mock_answer import Answer, Refused
 from llm_proxy.benchmark.mock_dialects import Dialect, check_key, dialect_of
 from llm_proxy.benchmark.mock_faults import NO_FAULTS, Faults, read_faults
 from llm_proxy.benchmark.mock_files import FileStore, Upload
+from llm_proxy.benchmark.mock_hang_ups import HangUps
 from llm_proxy.benchmark.mock_options import MockOptions
 from llm_proxy.benchmark.mock_request import Request
 from llm_proxy.benchmark.mock_routes import Route, Routes
@@ -18,8 +21,11 @@ _LARGEST_REMEMBERED = 64 * 1024
 class MockService:
     def __init__(self, options: MockOptions) -> None:
         self._options = options
-        self._routes = Routes(FileStore())
+        self.hang_ups = HangUps()
+        self._routes = Routes(FileStore(), self.hang_ups)
         self._remembered: dict[tuple[str, int | None], bytes] = {}
+        # One for the server, as its waits: drawn from the request, equal ones would fare alike.
+        self._random = random.Random(0)
 
     def prepare(self, request: Request) -> None:
         """Once the head is there: decides what is done with the body that follows."""
@@ -36,7 +42,7 @@ class MockService:
         dialect = dialect_of(request)
         faults = NO_FAULTS
         try:
-            faults = read_faults(request)
+            faults = self._befalling(read_faults(request))
             answer = self._answer(request, faults, dialect)
         except Refused as refused:
             body = dialect.error(refused, request.identity())
@@ -45,6 +51,11 @@ class MockService:
         if faults.retry_after is not None:
             answer.headers += b"retry-after: %s\r\n" % faults.retry_after.encode("latin-1")
         return answer, faults
+
+    def _befalling(self, faults: Faults) -> Faults:
+        """What happens to this request: a share of them is met by chance."""
+        is_spared = faults.share < 1 and self._random.random() >= faults.share
+        return faults.spared if is_spared else faults
 
     def _answer(self, request: Request, faults: Faults, dialect: Dialect) -> Answer:
         if faults.status is not None and faults.status >= 400:

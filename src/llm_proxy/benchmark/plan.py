@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any, Final, Literal
 
 import msgspec
@@ -13,6 +14,8 @@ DIRECT: Final = 1
 LANES: Final = ("proxied", "direct")
 
 Wire = Literal["plain", "stream"]
+Order = Literal["shuffled", "in turn"]
+_SHORTEST_S: Final = 0.001  # of a replay whose requests come all at once
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,12 +29,14 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The requests: one for each body, sent in a seeded order that is the same on both sides."""
+    """The requests: one for each body, in a seeded order that is the same on both sides, or in
+    turn: then each connection begins with the first one."""
 
     method: str = "POST"
     endpoint: str = "/v1/chat/completions"
     headers: tuple[tuple[str, str], ...] = ()
     bodies: tuple[bytes, ...] = (b"",)
+    order: Order = "shuffled"
     is_stream: bool = False
     cancel_rate: float = 0.0  # the share of streams that are hung up on, 0 to 1
     checks_fidelity: bool = True  # answers to the same body must be the same bytes on both sides
@@ -42,7 +47,7 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     concurrency: int
     requests: int | None = None  # ends after as many, or
-    duration_s: float | None = None  # … after so long; never both None
+    duration_s: float | None = None  # … after so long, whichever comes first; never both None
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,7 +68,28 @@ class Open(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return sum(stage.duration_s for stage in self.stages)
 
 
-Load = Closed | Open
+class Replay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="replay"):
+    """Requests come when those of a trace did, each with its own body."""
+
+    offsets_s: tuple[float, ...]  # since the first one, ascending
+    bodies: tuple[int, ...]  # which of the workload's each of them has
+    max_in_flight: int = 10_000
+
+    @property
+    def duration_s(self) -> float:
+        """Until a mean gap after the last arrival, as that of a constant rate is."""
+        count = len(self.offsets_s)
+        return max(self.offsets_s[-1] * count / max(count - 1, 1), _SHORTEST_S)
+
+    def until(self, end_s: float) -> Replay:
+        """Without what comes later; the first arrival is always there."""
+        count = max(1, bisect_left(self.offsets_s, end_s))
+        return msgspec.structs.replace(
+            self, offsets_s=self.offsets_s[:count], bodies=self.bodies[:count]
+        )
+
+
+Load = Closed | Open | Replay
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,6 +99,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     workload: Workload
     load: Load
     timeout_s: float = 60.0  # for a connection, for a head, and between two pieces of a body
+    max_time_s: float = 600.0  # for a whole answer
+    sends_late: bool = True  # when the time is up, what waits for a free slot is still sent
     seed: int = 0
 
     @property

@@ -48,6 +48,13 @@ def format_share(value: float) -> str:
     return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
 
 
+def format_met(share: float, count: int = 2) -> str:
+    """A share that should be all: so many digits of what is missing, `99.96 %`."""
+    percent, missing = share * 100, round_to(100 - share * 100, count)
+    shown = round_to(percent, count) if percent < missing else 100 - missing
+    return f"{shown:.6f}".rstrip("0").rstrip(".") + " %"
+
+
 def round_to(value: float, count: int) -> float:
     """To so many significant digits."""
     if not value or not math.isfinite(value):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
+
+from llm_proxy.benchmark.agent_session import agent_session
+from llm_proxy.benchmark.plan import Order
 
 _QUESTION: Final = "What does a reverse proxy do? Answer in one sentence."
 _LONGER_QUESTION: Final = "What does a reverse proxy do? Answer in five sentences."
@@ -28,6 +31,18 @@ class Preset:
     key_scheme: str = "Bearer"
     headers: tuple[tuple[str, str], ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
+    session: Callable[[int], tuple[Fields, ...]] | None = None  # of a seed; instead of the prompt
+
+    @property
+    def order(self) -> Order:
+        return "shuffled" if self.session is None else "in turn"
+
+    def bodies(
+        self, *, seed: int, model: str | None = None, stream: bool = False
+    ) -> tuple[bytes, ...]:
+        """Of its own requests."""
+        requests = (self.asking(self.prompt),) if self.session is None else self.session(seed)
+        return tuple(self.body(fields, model=model, stream=stream) for fields in requests)
 
     def body(self, given: Fields, *, model: str | None = None, stream: bool = False) -> bytes:
         """`given` are fields of a request; one that names its model is complete."""
@@ -65,6 +80,12 @@ PRESETS: Final = {
             model="gpt-4o-mini",
             prompt=_LONGER_QUESTION,
             is_stream=True,
+        ),
+        Preset(
+            name="agent",
+            endpoint="/v1/chat/completions",
+            model="gpt-4o-mini",
+            session=agent_session,
         ),
         Preset(
             name="embeddings",

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from llm_proxy.benchmark.memory_trend import LEAST_S, MemoryTrend
+from llm_proxy.benchmark.precision import rounded
 from llm_proxy.benchmark.report import ProcessUsage
 from llm_proxy.errors import ConfigError
 
@@ -18,6 +20,7 @@ _PROC: Final = Path("/proc")
 _MIB: Final = 1024 * 1024
 # Looking for descendants and measuring memory takes the kernel milliseconds: so not each time.
 _LOOK_AROUND_S: Final = 1.0
+RECOVERY_S: Final = 3.0  # what has to be given back is, by then
 
 
 class _Member:
@@ -32,7 +35,7 @@ class _Member:
 
 
 class UsageWatch:
-    """`start()`, then `sample()` a few times a second, then `finish()`.
+    """`start()`, then `sample()` a few times a second, then `end()` and `finish()`.
 
     Making it raises ConfigError when there is no such process, or it can't be looked at.
     """
@@ -46,7 +49,10 @@ class UsageWatch:
         self._clock = clock
         self._members: dict[psutil.Process, _Member] = {}
         self._looked_at = 0.0
-        self._before = self._peak = 0
+        self._before = self._peak = self._after = 0
+        self._started_at = 0.0
+        self._ended_at: float | None = None
+        self._trend = MemoryTrend()
         with process_errors(pid):
             self._root = psutil.Process(pid)
             self._root.cpu_times()
@@ -58,16 +64,29 @@ class UsageWatch:
         family = [self._root, *_descendants(self._root)]
         self._members = {process: _Member(process, _cpu_s(process) or 0.0) for process in family}
         self._before = self._peak = self._memory()
-        self._looked_at = self._clock()
+        self._started_at = self._looked_at = self._clock()
+        self._ended_at = None
+        self._trend = MemoryTrend()
+        self._trend.note(self._started_at, self._before)
 
     def sample(self) -> None:
         if self._clock() - self._looked_at >= _LOOK_AROUND_S:
             self.look_around()
         self._note_cpu()
 
-    def finish(self, requests: int) -> ProcessUsage:
-        after = self.look_around()
+    def end(self) -> float:
+        """The load is over. How long to leave the target alone before `finish`, to see what memory
+        it gives back: no time after a short run."""
+        self._after = self.look_around()
         self._note_cpu()
+        self._ended_at = self._looked_at
+        return RECOVERY_S if self._ended_at - self._started_at >= LEAST_S else 0.0
+
+    def finish(self, requests: int) -> ProcessUsage:
+        if self._ended_at is None:
+            self.end()
+        recovered = self._recovered()
+        steady, growth = self._trend.steady_mib(), self._trend.growth_mib_per_min()
         cpu_s = sum(member.cpu_s - member.cpu_before_s for member in self._members.values())
         return ProcessUsage(
             pids=tuple(sorted({process.pid for process in self._members})),
@@ -75,9 +94,20 @@ class UsageWatch:
             cpu_us_per_request=round(cpu_s * 1e6 / requests, 1) if requests else 0.0,
             memory_before_mib=round(self._before / _MIB, 1),
             memory_peak_mib=round(self._peak / _MIB, 1),
-            memory_after_mib=round(after / _MIB, 1),
+            memory_after_mib=round(self._after / _MIB, 1),
             memory_kind=self._kind,
+            core_hours_per_million=_core_hours_per_million(cpu_s, requests),
+            memory_steady_mib=None if steady is None else round(steady, 1),
+            memory_growth_mib_per_min=None if growth is None else round(growth, 2),
+            memory_recovered_mib=None if recovered is None else round(recovered / _MIB, 1),
         )
+
+    def _recovered(self) -> int | None:
+        """None unless it was left alone for as long as `end` said."""
+        assert self._ended_at is not None
+        is_rested = self._clock() - self._ended_at >= RECOVERY_S
+        is_long = self._ended_at - self._started_at >= LEAST_S
+        return self._memory() if is_rested and is_long else None
 
     def look_around(self) -> int:
         """Takes in children born since, and gives the family's memory."""
@@ -87,6 +117,7 @@ class UsageWatch:
         memory = self._memory()
         self._peak = max(self._peak, memory)
         self._looked_at = self._clock()
+        self._trend.note(self._looked_at, memory)
         return memory
 
     def _note_cpu(self) -> None:
@@ -102,6 +133,10 @@ class UsageWatch:
     def _memory_of(self, process: psutil.Process) -> int:
         pss = _pss(self._proc, process.pid) if self._kind == "pss" else None
         return _rss(process) if pss is None else pss
+
+
+def _core_hours_per_million(cpu_s: float, requests: int) -> float | None:
+    return rounded(cpu_s / requests * 1e6 / 3600) if requests else None
 
 
 @contextmanager

@@ -21,6 +21,7 @@ def summary(side: Side, added: Added | None) -> Run:
         requests_per_second=side.requests_per_second,
         latency_ms=side.latency_ms,
         added_typical_ms=None if added is None else added.typical,
+        goodput_share=None if side.goodput is None else side.goodput.share,
     )
 
 
@@ -49,3 +50,5 @@ def _figures(run: Run) -> Iterator[tuple[str, float]]:
             yield f"latency_ms.{name}", getattr(run.latency_ms, name)
     if run.added_typical_ms is not None:
         yield "added_latency_ms.typical", run.added_typical_ms
+    if run.goodput_share is not None:
+        yield "goodput.share", run.goodput_share

@@ -76,7 +76,19 @@ class ServerTiming(msgspec.Struct, frozen=True, kw_only=True):
     answers: int  # that had it
     proxy_ms: Distribution
     upstream_ms: Distribution
-    unexplained_ms: Distribution  # service time minus both: the network, and the generator
+    unexplained_ms: Distribution  # what was seen minus both: the network, and the generator
+    seen: Literal["service", "first byte"] = "service"  # of streams, which go on after the head
+    seen_ms: Distribution | None = None  # of the same answers
+    excessive: int = 0  # answers that told of more time than was seen; nothing is unexplained then
+
+
+class Goodput(msgspec.Struct, frozen=True, kw_only=True):
+    """The requests of one side that met every limit of --goodput, each by itself."""
+
+    limits: tuple[str, ...]  # latency<=50ms
+    requests: int  # that met them
+    share: float  # of all but the cancelled ones; 1 only if none missed them
+    requests_per_second: float
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +112,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
     server_timing: ServerTiming | None
     histogram: Histogram | None  # of latency_ms
     cdf: tuple[tuple[float, float], ...]  # (ms, share of requests at most as slow), 200 at most
+    goodput: Goodput | None = None
 
 
 class Second(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +130,13 @@ class Second(msgspec.Struct, frozen=True, kw_only=True):
     direct_p99_ms: float | None = None
 
 
+class HangUps(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the proxied lane: answers that the generator didn't wait for."""
+
+    sent: int
+    seen_upstream: int | None  # None: this upstream can't be asked
+
+
 class ProcessUsage(msgspec.Struct, frozen=True, kw_only=True):
     """Of the target's processes, on this machine."""
 
@@ -127,6 +147,11 @@ class ProcessUsage(msgspec.Struct, frozen=True, kw_only=True):
     memory_peak_mib: float
     memory_after_mib: float
     memory_kind: Literal["pss", "rss"] = "rss"  # shared pages: in proportion, or whole each time
+    core_hours_per_million: float | None = None  # requests
+    # Of runs of 20 s and more; the growth of those of a minute:
+    memory_steady_mib: float | None = None  # the median of the run's second half
+    memory_growth_mib_per_min: float | None = None  # after the run's first quarter
+    memory_recovered_mib: float | None = None  # after some seconds without load
 
 
 class RigVerdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +168,8 @@ class RigVerdict(msgspec.Struct, frozen=True, kw_only=True):
     unsent: int
     reconnects: int
     lost: int = 0  # processes that ended before the run did
+    waited_share: float = 0.0  # of the time, in which the worst of them was ready but had no core
+    mock_cpu_share: float | None = None  # of a core; of the throw-away mock
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +180,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_second: float
     latency_ms: Distribution | None
     added_typical_ms: float | None = None
+    goodput_share: float | None = None
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,11 +191,11 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
-    """A rate that was tried by --find-max."""
+    """A rate that was tried by --find-max or --frontier."""
 
     rate: float
     requests_per_second: float
-    passed: bool
+    passed: bool  # of --frontier: the limits beside those of p99
     reason: str  # the limit that was missed, with its value
     latency_ms: Distribution | None
     rig_bound: bool
@@ -180,6 +208,24 @@ class FindMax(msgspec.Struct, frozen=True, kw_only=True):
     confirmed: bool
     probes: tuple[Probe, ...]
     note: str  # a sentence: confirmed, contradicted, or bound by the rig
+
+
+class FrontierPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One limit of --frontier, and the highest rate that kept it."""
+
+    p99_limit_ms: float  # of the latency
+    rate: float | None  # asked for; None: no rate that was tried kept the limit
+    requests_per_second: float | None  # answered, in the last window at that rate that kept it
+    latency_ms: Distribution | None  # … of that window
+    confirmed: bool
+    is_noisy: bool  # lower rates missed the limit, or higher ones kept it
+    note: str  # sentences: confirmed, contradicted, bound by the rig; noise
+
+
+class Frontier(msgspec.Struct, frozen=True, kw_only=True):
+    points: tuple[FrontierPoint, ...]  # the strictest limit first; their rates never fall
+    probes: tuple[Probe, ...]  # in their order; each tells of every limit
+    note: str
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,7 +266,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadDescription(msgspec.Struct, frozen=True, kw_only=True):
-    model: Literal["closed", "constant", "poisson", "stages", "find-max"]
+    model: Literal["closed", "constant", "poisson", "stages", "find-max", "frontier", "replay"]
     description: str  # for people: "closed, 10 connections, 10 s"
     concurrency: int | None
     rate: float | None
@@ -261,8 +307,10 @@ class Report(Side, frozen=True, kw_only=True):
     added_inter_token_ms: Added | None = None
     fidelity: Fidelity | None = None
     process: ProcessUsage | None = None
+    hang_ups: HangUps | None = None  # of --cancel-rate
     runs: tuple[Run, ...] = ()  # of --repeat: the figures above are those of the median run
     find_max: FindMax | None = None
+    frontier: Frontier | None = None
     checks: tuple[Check, ...] = ()
     comparison: Comparison | None = None
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
 from llm_proxy import __version__
-from llm_proxy.benchmark.plan import Target, Workload
+from llm_proxy.benchmark.plan import Plan, Replay, Target, Workload
 
 _ORDERED: Final = 1_000_000  # the order of bodies repeats after as many at most
 
@@ -24,10 +25,13 @@ class RequestBytes:
         return self._heads[number % self._key_count] + self._tails[body]
 
 
-def body_order(count: int, seed: int) -> list[int]:
+def body_order(plan: Plan) -> Sequence[int]:
     """Which body comes when; repeats after its end."""
-    order = list(range(min(count, _ORDERED)))
-    random.Random(seed).shuffle(order)
+    if isinstance(plan.load, Replay):
+        return plan.load.bodies
+    order = list(range(min(len(plan.workload.bodies), _ORDERED)))
+    if plan.workload.order == "shuffled":
+        random.Random(plan.seed).shuffle(order)
     return order
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from llm_proxy.benchmark.hdr_histogram import HdrHistogram
-from llm_proxy.benchmark.report import Added, Fidelity, RigVerdict, Second, Side, Spread
+from llm_proxy.benchmark.report import Added, Fidelity, HangUps, RigVerdict, Second, Side, Spread
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,6 +18,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     rig: RigVerdict
     series: tuple[Second, ...]
     spread: dict[str, Spread]
+    hang_ups: HangUps | None = None
     histograms: dict[str, HdrHistogram]  # by tag: proxied.latency, proxied.service, direct.…
 
     @property

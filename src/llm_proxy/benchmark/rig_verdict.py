@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from llm_proxy.benchmark.precision import format_ms, format_share, rounded
+from llm_proxy.benchmark.precision import format_ms, format_rate, format_share, rounded
 from llm_proxy.benchmark.report import Distribution, RigVerdict
 from llm_proxy.benchmark.samples import RigFigures
 
@@ -16,6 +16,11 @@ _NO_MATTER_MS: Final = 0.25  # as a median, however short the latency is
 _NO_MATTER_TAIL_MS: Final = 1.0
 _FEWEST_TICKS: Final = 50  # half a second: percentiles of fewer say nothing
 _MOST_DRIFT: Final = 2.0
+_MOST_BEHIND: Final = 0.05  # of what was due: after that it matters who was too slow
+_MOST_BUSY: Final = 0.9  # working or waiting for a core: answers lie about unread
+_MOST_BEYOND: Final = 2.0  # times what it could send: then the target was never asked for it
+_FEWEST_SENT: Final = 1000  # what fewer cost is mostly what an idle generator costs
+_MOST_MOCK_CPU: Final = 0.9
 
 
 def rig_verdict(
@@ -24,12 +29,15 @@ def rig_verdict(
     latency_ms: Distribution | None,
     late_ms: Distribution | None,
     baseline_p99_ms: tuple[float, float] | None = None,
+    mock_cpu_share: float | None = None,
 ) -> RigVerdict:
     """`baseline_p99_ms` is direct p99 in the first and the last third of a steady paired run."""
-    shares = {one.process: one.cpu_s / one.wall_s if one.wall_s > 0 else 0.0 for one in figures}
+    shares = {one.process: _share(one.cpu_s, one) for one in figures}
     reasons = [
         *_lost(figures),
         *_busy(shares),
+        *_behind(figures, shares),
+        *_mock(mock_cpu_share),
         *_lag(figures, latency_ms),
         *_late(figures, latency_ms),
         *_drift(baseline_p99_ms),
@@ -46,7 +54,13 @@ def rig_verdict(
         late_ms=late_ms,
         unsent=sum(one.unsent for one in figures),
         reconnects=sum(one.reconnects for one in figures),
+        waited_share=rounded(max((_share(one.waited_s, one) for one in figures), default=0.0)),
+        mock_cpu_share=None if mock_cpu_share is None else rounded(mock_cpu_share),
     )
+
+
+def _share(seconds: float, one: RigFigures) -> float:
+    return seconds / one.wall_s if one.wall_s > 0 else 0.0
 
 
 def _lost(figures: Sequence[RigFigures]) -> Iterator[str]:
@@ -61,6 +75,38 @@ def _busy(shares: dict[int, float]) -> Iterator[str]:
         yield (
             f"{len(busy)} of {len(shares)} generator processes used up to "
             f"{format_share(max(busy))} of a core: more --processes, or less load"
+        )
+
+
+def _behind(figures: Sequence[RigFigures], shares: dict[int, float]) -> Iterator[str]:
+    """Whose fault it was that arrivals waited: all slots are taken when the target is slow, but
+    also when the generator doesn't come to read the answers."""
+    due, sent = sum(one.due for one in figures), sum(one.sent for one in figures)
+    if due - sent <= _MOST_BEHIND * due:
+        return
+    due_rate = sum(_share(one.due, one) for one in figures)
+    sent_rate = sum(_share(one.sent, one) for one in figures)
+    asked = f"{format_rate(sent_rate)}/s were sent of {format_rate(due_rate)}/s that were due"
+    worst = max(figures, key=lambda one: _share(one.cpu_s + one.waited_s, one))
+    ceiling = sum(one.sent / one.cpu_s for one in figures if one.cpu_s > 0)
+    if _share(worst.cpu_s + worst.waited_s, worst) > _MOST_BUSY >= shares[worst.process]:
+        yield (
+            f"{asked}: the generator used {format_share(shares[worst.process])} of a core and "
+            f"waited {format_share(_share(worst.waited_s, worst))} of the time for one; leave it a "
+            "core of its own"
+        )
+    elif sent >= _FEWEST_SENT and due_rate > _MOST_BEYOND * ceiling:
+        yield (
+            f"{asked}, and the generator can't send more than {format_rate(ceiling)}/s: more "
+            "--processes, or a lower rate"
+        )
+
+
+def _mock(cpu_share: float | None) -> Iterator[str]:
+    if cpu_share is not None and cpu_share >= _MOST_MOCK_CPU:
+        yield (
+            f"the throw-away mock used {format_share(cpu_share)} of a core, of which it can use "
+            "one: latency and rate are as much its own as the server's"
         )
 
 

@@ -1,25 +1,29 @@
-"""The phases of a benchmark on one rig: warm-up, then runs or the search for the highest rate."""
+"""The phases of a benchmark on one rig: warm-up, then runs or the search for the highest rates."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import msgspec
 
 from llm_proxy.benchmark.collector import Collector
-from llm_proxy.benchmark.find_max import Search
-from llm_proxy.benchmark.keeping_pace import shortfall
+from llm_proxy.benchmark.find_max import find_max
+from llm_proxy.benchmark.frontier import frontier
+from llm_proxy.benchmark.goodput import GoodputLimit
 from llm_proxy.benchmark.live import Live
-from llm_proxy.benchmark.plan import Closed, Load, Open, Plan, Stage
+from llm_proxy.benchmark.mock_figures import NOT_WATCHED, MockFigures
+from llm_proxy.benchmark.plan import Closed, Load, Open, Plan, Replay, Stage
 from llm_proxy.benchmark.precision import format_rate
+from llm_proxy.benchmark.rate_search import RateSearch
 from llm_proxy.benchmark.repeats import median_run, spread_of, summary
-from llm_proxy.benchmark.report import Check, FindMax, Probe, ProcessUsage, Run, Spread
+from llm_proxy.benchmark.report import FindMax, Frontier, Probe, ProcessUsage, Run, Spread
 from llm_proxy.benchmark.results import Results
 from llm_proxy.benchmark.samples import OUTCOMES, UNSENT, Frame, RigFigures
-from llm_proxy.benchmark.thresholds import Threshold, check_error_rate
+from llm_proxy.benchmark.service import Service
 from llm_proxy.errors import ConfigError
 
 SHOWN_EVERY_S: Final = 0.25
@@ -52,20 +56,19 @@ class Usage(Protocol):
 
     def sample(self) -> None: ...
 
+    def end(self) -> float: ...
+
     def finish(self, requests: int) -> ProcessUsage | None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
-    """What --find-max looks for, and where it begins."""
+class Mock(Protocol):
+    """`MockWatch`, as far as a session knows it."""
 
-    thresholds: tuple[Threshold, ...]
-    max_error_rate: float
-    start_rate: float
+    async def start(self) -> None: ...
 
-    def checks(self, results: Results) -> list[Check]:
-        checks = [threshold.check(results) for threshold in self.thresholds]
-        return [*checks, check_error_rate(results.side, self.max_error_rate)]
+    def sample(self) -> None: ...
+
+    async def finish(self, hang_ups: int) -> MockFigures: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,7 @@ class Measured:
     spread: dict[str, Spread]
     runs: tuple[Run, ...] = ()  # of several
     find_max: FindMax | None = None
+    frontier: Frontier | None = None
     interrupted: bool = False
 
 
@@ -98,26 +102,34 @@ class Session:
         view: View,
         *,
         usage: Usage | None = None,
+        mock: Mock | None = None,
         on_frame: Callable[[Frame, int], None] | None = None,
+        goodput: Sequence[GoodputLimit] = (),
     ) -> None:
         """`on_frame` gets what is measured, and in which run of it; not the warm-up."""
         self._rig = rig
         self._view = view
         self._usage = usage
+        self._mock = mock
         self._on_frame = on_frame
-        self._is_stopped = False
+        self._goodput = tuple(goodput)
+        self._stopped = asyncio.Event()
         self._run = -1  # which one is measured
 
     def stop(self) -> None:
         """Ends the run under way and begins no other."""
-        self._is_stopped = True
+        self._stopped.set()
         self._rig.stop()
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self._stopped.is_set()
 
     async def run(self, plan: Plan, course: Course) -> Measured:
         """Raises Interrupted when it was stopped before the first run."""
         await self._warm_up(plan, course.warm_up_s)
         if course.service is not None:
-            return await self._find_max(plan, course.service)
+            return await self._search(plan, course.service)
         done = [await self._measure(plan, _title(1, course.repeats))]
         while len(done) < course.repeats and not self._is_over(done[-1]):
             done.append(await self._measure(plan, _title(len(done) + 1, course.repeats)))
@@ -129,22 +141,34 @@ class Session:
     async def _warm_up(self, plan: Plan, duration_s: float) -> None:
         if duration_s and not self._is_stopped:
             load = warm_up_load(plan.load, duration_s)
-            warm_up = msgspec.structs.replace(plan, load=load)
+            warm_up = msgspec.structs.replace(plan, load=load, sends_late=False)
             self._view.phase("warm-up", total_s=duration_s)
             await self._observe(warm_up, Collector(warm_up), is_measured=False)
         if self._is_stopped:
             raise Interrupted
 
     async def _measure(self, plan: Plan, title: str) -> _Measurement:
-        collector = Collector(plan)
+        collector = Collector(plan, goodput=self._goodput)
         self._run += 1
         self._view.phase(title, total_s=_length_s(plan.load), total_requests=_amount(plan.load))
         self._watch_usage()
+        if self._mock is not None:
+            await self._mock.start()
         figures = await self._observe(plan, collector, is_measured=True)
-        results = collector.results(figures)
+        seen = NOT_WATCHED if self._mock is None else await self._mock.finish(collector.hang_ups())
+        results = collector.results(figures, seen)
         sent = results.side.requests - results.side.error_kinds.get(OUTCOMES[UNSENT], 0)
-        usage = None if self._usage is None else self._usage.finish(sent)
-        return _Measurement(results, usage)
+        return _Measurement(results, await self._used(sent))
+
+    async def _used(self, sent: int) -> ProcessUsage | None:
+        if self._usage is None:
+            return None
+        if rest_s := self._usage.end():
+            self._view.phase("cooling down", total_s=rest_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(rest_s):
+                    await self._stopped.wait()
+        return self._usage.finish(sent)
 
     def _watch_usage(self) -> None:
         """A target that has ended since costs its figures, not the report."""
@@ -175,8 +199,9 @@ class Session:
         while True:
             await asyncio.sleep(SHOWN_EVERY_S)
             self._view.update(collector.live())
-            if is_measured and self._usage is not None:
-                self._usage.sample()
+            for watched in (self._usage, self._mock) if is_measured else ():
+                if watched is not None:
+                    watched.sample()
 
     def _median(self, done: list[_Measurement]) -> Measured:
         runs = tuple(summary(one.results.side, one.results.added_latency_ms) for one in done)
@@ -189,35 +214,32 @@ class Session:
             interrupted=self._is_stopped,
         )
 
-    async def _find_max(self, plan: Plan, service: Service) -> Measured:
-        best: list[_Measurement] = []  # at the highest rate that passed, else the last one
-        best_rate = 0.0
+    async def _search(self, plan: Plan, service: Service) -> Measured:
+        done: list[_Measurement] = []  # of each probe, and one that was cut short
 
-        async def probe(rate: float) -> Probe:
-            nonlocal best_rate
+        async def probe(rate: float, limit: int) -> Probe:
             probed = at_rate(plan, rate)
-            measurement = await self._measure(probed, f"probing {format_rate(rate)}/s")
-            if self._is_over(measurement):
-                best[:] = best or [measurement]
+            title = f"{service.title(limit)}probing {format_rate(rate)}/s"
+            done.append(await self._measure(probed, title))
+            if self._is_over(done[-1]):
                 raise Interrupted
-            found = _judged(probed, measurement.results, service)
-            if not best_rate or (found.passed and rate >= best_rate):
-                best[:] = [measurement]
-                best_rate = rate if found.passed else 0.0
-            return found
+            return service.judge(probed, done[-1].results)
 
-        search = Search(probe, [threshold.name for threshold in service.thresholds])
-        try:
-            found = await search.run(service.start_rate)
-        except Interrupted:
-            found = search.interrupted()
-        return replace(self._median(best), find_max=found)
+        search = RateSearch(probe, service.limits, most_probes=service.most_probes)
+        with suppress(Interrupted):
+            await search.run(service.start_rate)
+        measured = self._median([done[search.chosen]])
+        if service.p99_limits_ms:
+            return replace(measured, frontier=frontier(search, service.p99_limits_ms))
+        return replace(measured, find_max=find_max(search, service.slo))
 
 
 def warm_up_load(load: Load, duration_s: float) -> Load:
     """As heavy as the run begins; a ramp that begins with nothing has its first rate."""
     if isinstance(load, Closed):
         return msgspec.structs.replace(load, requests=None, duration_s=duration_s)
+    if isinstance(load, Replay):
+        return load.until(duration_s)
     rate = load.start_rate or load.stages[0].rate
     stages = (Stage(duration_s=duration_s, rate=rate),)
     return msgspec.structs.replace(load, stages=stages, start_rate=rate)
@@ -228,21 +250,6 @@ def at_rate(plan: Plan, rate: float) -> Plan:
     stages = (Stage(duration_s=plan.load.duration_s, rate=rate),)
     load = msgspec.structs.replace(plan.load, stages=stages, start_rate=rate)
     return msgspec.structs.replace(plan, load=load)
-
-
-def _judged(plan: Plan, results: Results, service: Service) -> Probe:
-    assert isinstance(plan.load, Open)
-    missed = [check.message for check in service.checks(results) if not check.passed]
-    if reason := shortfall(results.series, plan.load):
-        missed.append(reason)
-    return Probe(
-        rate=plan.load.start_rate,
-        requests_per_second=results.side.requests_per_second,
-        passed=not missed,
-        reason="; ".join(missed),
-        latency_ms=results.side.latency_ms,
-        rig_bound=results.rig.verdict == "rig-bound",
-    )
 
 
 def _whole(done: list[_Measurement]) -> list[_Measurement]:

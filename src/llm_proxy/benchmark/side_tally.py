@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import compress
 from operator import sub
-from typing import Final
+from typing import Final, Literal
 
 from llm_proxy.benchmark.distributions import bins, cdf, distribution
+from llm_proxy.benchmark.goodput import GoodputLimit, GoodputTally
 from llm_proxy.benchmark.hdr_histogram import HdrHistogram
 from llm_proxy.benchmark.lane_rows import LaneRows
 from llm_proxy.benchmark.precision import rounded
@@ -20,6 +21,7 @@ from llm_proxy.benchmark.samples import (
     OK,
     OUTCOMES,
     TICKS_PER_S,
+    TIMEOUT,
     UNSENT,
 )
 
@@ -27,7 +29,13 @@ _PER_TOKEN_RATE: Final = 1000  # rates are counted as whole thousandths of a tok
 
 
 class SideTally:
-    def __init__(self, *, is_stream: bool, planned_s: float | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        is_stream: bool,
+        planned_s: float | None = None,
+        goodput: Sequence[GoodputLimit] = (),
+    ) -> None:
         """`planned_s` is how long the load lasts, where that was decided before."""
         self._is_stream = is_stream
         self._planned_s = planned_s
@@ -39,8 +47,9 @@ class SideTally:
         self._latency = HdrHistogram()  # of the others
         self._service = HdrHistogram()  # …
         self._first_byte = HdrHistogram()
+        self._goodput = GoodputTally(goodput)
         self._stream = _StreamTally()
-        self._timing = _TimingTally()
+        self._timing = _TimingTally("first byte" if is_stream else "service")
 
     def add(self, rows: LaneRows) -> None:
         self._outcomes.update(rows.outcomes())
@@ -55,8 +64,9 @@ class SideTally:
             self._latency.record_all(rows.answered_latency)
             self._service.record_all(rows.answered("service"))
         self._first_byte.record_all(rows.measured("first_byte"))
+        self._goodput.add(rows)
         self._stream.add(rows)
-        self._timing.add(rows, outside="first_byte" if self._is_stream else "service")
+        self._timing.add(rows)
 
     def add_gaps(self, gaps: Sequence[int]) -> None:
         self._stream.inter_token.record_all(gaps)
@@ -66,6 +76,9 @@ class SideTally:
 
     def service(self) -> HdrHistogram:
         return _sum(self._on_time, self._service)
+
+    def hang_ups(self) -> int:
+        return self._outcomes[CANCELLED] + self._outcomes[TIMEOUT]
 
     def rate_s(self, duration_s: float) -> float:
         """What rates are counted over. One answer that is waited for long after the end must not
@@ -104,6 +117,7 @@ class SideTally:
             server_timing=self._timing.server_timing(),
             histogram=bins(latency),
             cdf=cdf(latency),
+            goodput=self._goodput.goodput(eligible=requests - cancelled, rate_s=rate_s),
         )
 
     def _status_classes(self) -> dict[str, int]:
@@ -180,17 +194,22 @@ def _rates(rows: LaneRows) -> list[int]:
 
 
 class _TimingTally:
-    def __init__(self) -> None:
+    """Streams go on long after the head that has the timing: of them the first byte counts."""
+
+    def __init__(self, seen: Literal["service", "first byte"]) -> None:
+        self._seen_as = seen
+        self._seen = HdrHistogram()
+        self._excessive = 0
         self._proxy = HdrHistogram()
         self._upstream = HdrHistogram()
         self._unexplained = HdrHistogram()
 
-    def add(self, rows: LaneRows, *, outside: str) -> None:
-        """Streams go on long after the head that has the timing: of them the first byte counts."""
+    def add(self, rows: LaneRows) -> None:
         proxy = rows.answered("proxy")
         if not proxy or max(proxy) < 0:
             return
-        upstream, seen = rows.answered("upstream"), rows.answered(outside)
+        upstream = rows.answered("upstream")
+        seen = rows.answered("service" if self._seen_as == "service" else "first_byte")
         if min(proxy) < 0:
             has_timing = [inside >= 0 for inside in proxy]
             proxy, upstream, seen = (
@@ -200,8 +219,10 @@ class _TimingTally:
         self._upstream.record_all(upstream)
         unexplained = list(map(sub, map(sub, seen, proxy), upstream))
         if min(unexplained) < 0:  # both are rounded
+            self._excessive += sum(ticks < 0 for ticks in unexplained)
             unexplained = [max(ticks, 0) for ticks in unexplained]
         self._unexplained.record_all(unexplained)
+        self._seen.record_all(seen)
 
     def server_timing(self) -> ServerTiming | None:
         proxy, upstream = distribution(self._proxy), distribution(self._upstream)
@@ -209,5 +230,11 @@ class _TimingTally:
         if proxy is None or upstream is None or unexplained is None:
             return None
         return ServerTiming(
-            answers=proxy.count, proxy_ms=proxy, upstream_ms=upstream, unexplained_ms=unexplained
+            answers=proxy.count,
+            proxy_ms=proxy,
+            upstream_ms=upstream,
+            unexplained_ms=unexplained,
+            seen=self._seen_as,
+            seen_ms=distribution(self._seen),
+            excessive=self._excessive,
         )

@@ -141,13 +141,14 @@ class StreamMeter:
         return (self.last_token - self.first_token) // (self.events - 1)
 
     def stalls(self) -> int:
-        """Gaps far longer than this stream's usual ones."""
-        if not self.gaps or max(self.gaps) <= _SHORTEST_STALL:
+        """Gaps far longer than this stream's usual ones: those besides the longest."""
+        if len(self.gaps) < 2 or max(self.gaps) <= _SHORTEST_STALL:
             return 0
-        usual = sorted(gap for gap in self.gaps if gap)
-        middle = len(usual) // 2
-        limit = max(_STALL_FACTOR * (usual[middle] + usual[~middle]) // 2, _SHORTEST_STALL)
-        return len(usual) - bisect_right(usual, limit)
+        waits = sorted(gap for gap in self.gaps if gap)
+        others = waits[:-1]
+        middle = len(others) // 2
+        usual = (others[middle] + others[~middle]) // 2 if others else 0
+        return len(waits) - bisect_right(waits, max(_STALL_FACTOR * usual, _SHORTEST_STALL))
 
     def _on_token(self, line: bytes, now: int) -> None:
         if self.events > 1:

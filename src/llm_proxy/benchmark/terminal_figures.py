@@ -17,6 +17,7 @@ from llm_proxy.benchmark.report import (
     Distribution,
     ProcessUsage,
     Report,
+    ServerTiming,
     Spread,
 )
 from llm_proxy.benchmark.sparkline import sparkline
@@ -117,11 +118,28 @@ def show_server_timing(page: Page, report: Report) -> None:
             ("proxy", timing.proxy_ms),
             ("upstream", timing.upstream_ms),
             ("unexplained", timing.unexplained_ms),
+            (timing.seen, timing.seen_ms),
         ],
     )
+    page.line(_sum_of_phases(timing), hanging=2)
     of = "" if timing.answers == report.requests else f" of {timing.answers:,} answers"
     note = f"by the Server-Timing{of or ' of the answers'}; unexplained: network and generator"
     page.line(note, style="dim", hanging=2)
+
+
+def _sum_of_phases(timing: ServerTiming) -> str:
+    """Percentiles don't add up; means do."""
+    phases = {
+        "proxy": timing.proxy_ms,
+        "upstream": timing.upstream_ms,
+        "unexplained": timing.unexplained_ms,
+    }
+    text = "mean: " + " + ".join(f"{format_ms(it.mean)} {name}" for name, it in phases.items())
+    if timing.seen_ms is not None:
+        text += f" = {format_ms(timing.seen_ms.mean)} {timing.seen}"
+    if timing.excessive:
+        text += f"; {timing.excessive:,} answers told of more time than was seen"
+    return text
 
 
 def show_process(page: Page, report: Report) -> None:
@@ -139,6 +157,7 @@ def show_process(page: Page, report: Report) -> None:
         [
             ["CPU", _cpu(usage)],
             ["memory", "{} MiB before, {} at most, {} after".format(*memory)],
+            *([["", _memory_trend(usage)]] if usage.memory_steady_mib is not None else []),
             [Text("pid", style="dim"), Text(pids + more, style="dim")],
         ],
         "lw",
@@ -151,7 +170,21 @@ def _cpu(usage: ProcessUsage) -> Text:
         return Text("too little in so short a run to measure")
     cost = format_ms(cost_ms, around(cost_ms, share))
     whole = format_ms(whole_ms, around(whole_ms, share))
-    return Text.assemble((cost, "bold"), f" a request, {whole} in all")
+    text = Text.assemble((cost, "bold"), f" a request, {whole} in all")
+    if (hours := usage.core_hours_per_million) is not None:
+        text.append(f"; {format_number(hours, around(hours, share))} core hours a million requests")
+    return text
+
+
+def _memory_trend(usage: ProcessUsage) -> str:
+    """Of a run that was long enough to have one."""
+    steady, growth = usage.memory_steady_mib, usage.memory_growth_mib_per_min
+    parts = [] if steady is None else [f"steady at {format_number(steady)} MiB"]
+    if growth is not None:
+        parts.append(f"growth {growth:+.2f} MiB a minute")
+    if usage.memory_recovered_mib is not None:
+        parts.append(f"{format_number(usage.memory_recovered_mib)} after a rest")
+    return ", ".join(parts)
 
 
 def _cells(times: Distribution, columns: Sequence[str], spread: Mapping[str, Spread]) -> list[str]:

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from llm_proxy.benchmark.certainty import shares_of, spreads
 from llm_proxy.benchmark.paired import FEWEST_BLOCKS
-from llm_proxy.benchmark.precision import format_ms, format_rate, format_share
-from llm_proxy.benchmark.report import Added, Report, Spread
+from llm_proxy.benchmark.precision import format_met, format_ms, format_rate, format_share
+from llm_proxy.benchmark.report import Added, Goodput, Report, Spread
 from llm_proxy.benchmark.terminal_page import Page
 
 _LEAST_P: Final = 0.001
@@ -23,6 +23,8 @@ def show_headline(page: Page, report: Report) -> None:
     _show_warnings(page, report)
     page.blank()
     page.line(_totals(report), hanging=2)
+    if report.goodput is not None:
+        page.line(_goodput(report, report.goodput), hanging=2)
     who = "llm-proxy" if workload.is_throwaway else "The proxy"
     for what, added in (
         ("the latency", report.added_latency_ms),
@@ -68,6 +70,20 @@ def _totals(report: Report) -> Text:
             value = format_ms(getattr(report.latency_ms, name), sure[name])
             parts.append(Text.assemble(f"{name} ", (value, "bold")))
     return Text("   ").join([*parts, _errors(report)])
+
+
+def _goodput(report: Report, goodput: Goodput) -> Text:
+    of_direct = None if report.direct is None else report.direct.goodput
+    # No surer than the rate that it is a share of.
+    whole = report.spread.get("requests_per_second")
+    sure = None if whole is None else Spread(low=0.0, high=whole.high - whole.low)
+    beside = "" if of_direct is None else f" (direct {format_met(of_direct.share)})"
+    return Text.assemble(
+        "goodput ",
+        (format_met(goodput.share), "bold"),
+        f"{beside}: {format_rate(goodput.requests_per_second, sure)} requests/s with "
+        + ", ".join(goodput.limits),
+    )
 
 
 def _errors(report: Report) -> Text:

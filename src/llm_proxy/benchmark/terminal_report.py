@@ -16,13 +16,14 @@ from llm_proxy.benchmark.terminal_figures import (
     show_series,
     show_server_timing,
 )
+from llm_proxy.benchmark.terminal_frontier import show_frontier
 from llm_proxy.benchmark.terminal_headline import show_headline
 from llm_proxy.benchmark.terminal_page import Page
 from llm_proxy.benchmark.terminal_runs import show_comparison, show_find_max, show_runs
 from llm_proxy.benchmark.terminal_streams import show_streams
 
 _SECTIONS: Final = (
-    *(show_headline, show_find_max, show_latency, show_histogram, show_series),
+    *(show_headline, show_find_max, show_frontier, show_latency, show_histogram, show_series),
     *(show_streams, show_answers, show_server_timing, show_process),
     *(show_runs, show_comparison, show_checks, show_generator, show_circumstances),
 )

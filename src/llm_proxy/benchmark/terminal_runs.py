@@ -8,7 +8,7 @@ from statistics import median
 from rich.text import Text
 
 from llm_proxy.benchmark.metric import Metric, parse_metric
-from llm_proxy.benchmark.precision import format_ms, format_rate, format_share
+from llm_proxy.benchmark.precision import format_met, format_ms, format_rate, format_share
 from llm_proxy.benchmark.report import Change, Distribution, Probe, Report, Run
 from llm_proxy.benchmark.terminal_page import Page
 from llm_proxy.benchmark.text_table import Cell
@@ -21,7 +21,7 @@ def show_runs(page: Page, report: Report) -> None:
     if not report.runs:
         return
     page.heading("Repeats")
-    columns = [(name, values) for name, values in _columns(report.runs) if any(values)]
+    columns = [it for it in _columns(report.runs) if _is_shown(it[0][0], it[1])]
     shown = [[show(value) for value in values] for (_, show), values in columns]
     rows: list[Sequence[Cell]] = [_dim(["run", *(name for (name, _), _ in columns), ""])]
     for i, run in enumerate(report.runs):
@@ -69,7 +69,13 @@ def _columns(runs: Sequence[Run]) -> list[tuple[tuple[str, _Show], list[float | 
         *times,
         (("failed", _count), [run.errors for run in runs]),
         (("added", _signed_ms), [run.added_typical_ms for run in runs]),
+        (("goodput", _met), [run.goodput_share for run in runs]),
     ]
+
+
+def _is_shown(name: str, values: Sequence[float | None]) -> bool:
+    """What was measured; failures only where there were some."""
+    return any(values) if name == "failed" else bool(_known(values))
 
 
 def _is_of(run: Run, report: Report) -> bool:
@@ -103,6 +109,8 @@ def _change_cells(change: Change) -> list[Cell]:
 
 
 def _metric_text(metric: Metric, value: float) -> str:
+    if metric.family == "goodput":
+        return _met(value)
     if metric.unit == "share":
         return format_share(value)
     return format_ms(value) if metric.unit == "ms" else f"{format_rate(value)}/s"
@@ -119,6 +127,10 @@ def _known(values: Sequence[float | None]) -> list[float]:
 
 def _count(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
+
+
+def _met(value: float | None) -> str:
+    return "-" if value is None else format_met(value)
 
 
 def _signed_ms(value: float | None) -> str:

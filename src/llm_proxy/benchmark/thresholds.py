@@ -76,6 +76,12 @@ def parse_share(text: str) -> float:
     return float(match[1]) / 100
 
 
+def parse_ms(text: str) -> float:
+    """`50ms`, `250us` or `1.5s`, in milliseconds. Raises ValueError."""
+    match = _MICROSECONDS.fullmatch(text.strip())
+    return float(match[1]) / 1000 if match else parse_duration(text) * 1000
+
+
 def check_error_rate(side: Side, limit: float) -> Check:
     """`limit` is a share: 0.01 is 1 %."""
     threshold = Threshold(metric=ERRORS, limit=limit)
@@ -108,8 +114,7 @@ def _parse_limit(metric: Metric, text: str) -> float:
         if match is None:
             raise ValueError(f"{text[:40]!r} isn't a rate; write it like 500 or 500/s")
         return float(match[1])
-    match = _MICROSECONDS.fullmatch(text.strip())
-    return float(match[1]) / 1000 if match else parse_duration(text) * 1000
+    return parse_ms(text)
 
 
 def _verdict(threshold: Threshold, value: float | None) -> str:

@@ -26,20 +26,23 @@ class Numbers:
     """Numbers the requests of one process, so that those of all processes differ."""
 
     def __init__(self, plan: Plan, *, process: int, processes: int) -> None:
-        self._order = body_order(len(plan.workload.bodies), plan.seed)
+        self._order = body_order(plan)
+        self._is_in_turn = plan.workload.order == "in turn"
         self._cancel_rate = plan.workload.cancel_rate
         self._random = random.Random(f"{plan.seed}/turns/{process}")
         self._next = process
         self._step = processes
         self.given = 0
 
-    def first(self, *, is_paired: bool) -> Turn:
-        """A new request; which lane begins the pair is for the caller to say."""
+    def first(self, *, is_paired: bool, position: int = 0) -> Turn:
+        """A new request, before which its connection had `position` others; which lane begins
+        the pair is for the caller to say."""
         number = self._next
         self._next += self._step
         pair = self.given if is_paired else NONE
         self.given += 1
-        body = self._order[number % len(self._order)]
+        place = position if self._is_in_turn else number
+        body = self._order[place % len(self._order)]
         return Turn(PROXIED, number, body, pair, self._cancel_after())
 
     def coin(self) -> int:
@@ -59,6 +62,7 @@ class Turns:
         self._numbers = numbers
         self._is_paired = is_paired
         self._step = 0
+        self._position = -1
         self._begins = 0
         self._turn: Turn | None = None
 
@@ -68,11 +72,15 @@ class Turns:
 
     def next(self) -> Turn:
         if not self._is_paired:
-            return self._numbers.first(is_paired=False)
+            return self._first()
         step, self._step = self._step, (self._step + 1) & 3
         if step == 0:
             self._begins = self._numbers.coin()
         if not step & 1 or self._turn is None:
-            self._turn = self._numbers.first(is_paired=True)
+            self._turn = self._first()
         self._turn.lane = self._begins ^ (step in (1, 2))
         return self._turn
+
+    def _first(self) -> Turn:
+        self._position += 1
+        return self._numbers.first(is_paired=self._is_paired, position=self._position)

@@ -16,13 +16,13 @@ _FORMS: Final = 'a string, {"prompt": …}, {"messages": […]} or a whole reque
 
 
 def read_stdin(stdin: BinaryIO) -> bytes:
-    return _limited(stdin.read(LARGEST_FILE + 1), "--data @-")
+    return _limited(stdin.read(LARGEST_FILE + 1), "--data @-", LARGEST_FILE)
 
 
 def read_data(text: str) -> bytes:
     """`@FILE`, or the body itself. Raises ConfigError."""
     if text.startswith("@"):
-        return _read_file(Path(text[1:]), "--data")
+        return read_file(Path(text[1:]), "--data")
     return text.encode()
 
 
@@ -42,7 +42,7 @@ def asks_for_stream(body: bytes) -> bool:
 def read_prompts(path: Path) -> list[tuple[int, Any]]:
     """Each line with its number; blank ones are skipped. Raises ConfigError."""
     found = []
-    for number, line in enumerate(_read_file(path, "--prompts").split(b"\n"), start=1):
+    for number, line in enumerate(read_file(path, "--prompts").split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -65,14 +65,15 @@ def prompt_bodies(
     bodies = []
     for number, line in read_prompts(path):
         try:
-            fields = _fields(line, preset)
+            fields = request_fields(line, preset)
         except ValueError as exc:
             raise ConfigError(f"{path}, line {number}: {exc}") from None
         bodies.append(preset.body(fields, model=model, stream=stream))
     return tuple(bodies)
 
 
-def _fields(line: Any, preset: Preset) -> Fields:
+def request_fields(line: Any, preset: Preset) -> Fields:
+    """What a line of a file asks for. Raises ValueError."""
     if isinstance(line, str):
         return preset.asking(line)
     if not isinstance(line, dict):
@@ -101,15 +102,16 @@ def _object(body: bytes) -> Fields | None:
         return None
 
 
-def _read_file(path: Path, option: str) -> bytes:
+def read_file(path: Path, option: str, *, most: int = LARGEST_FILE) -> bytes:
+    """Raises ConfigError."""
     try:
         with path.open("rb") as file:
-            return _limited(file.read(LARGEST_FILE + 1), f"{option} {path}")
+            return _limited(file.read(most + 1), f"{option} {path}", most)
     except OSError as exc:
         raise ConfigError(f"{option}: {path} can't be read ({exc.strerror})") from exc
 
 
-def _limited(data: bytes, what: str) -> bytes:
-    if len(data) > LARGEST_FILE:
-        raise ConfigError(f"{what} is larger than {LARGEST_FILE >> 20} MiB; give less")
+def _limited(data: bytes, what: str, most: int) -> bytes:
+    if len(data) > most:
+        raise ConfigError(f"{what} is larger than {most >> 20} MiB; give less")
     return data

@@ -7,14 +7,17 @@ from itertools import pairwise
 from typing import Final
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token as Token
 
+DEEPEST: Final = 40  # quotes and lists in one another, a list counting twice; it is shown as text
 _TELLING: Final = 5  # characters; until then a line may turn out to be of another block
 
 
 @cache
 def markdown_parser() -> MarkdownIt:
     """HTML is text here: a terminal shows none, and an answer may be about it."""
-    return MarkdownIt("commonmark", {"html": False}).enable("strikethrough").enable("table")
+    options = {"html": False, "maxNesting": 2 * DEEPEST}
+    return MarkdownIt("commonmark", options).enable("strikethrough").enable("table")
 
 
 def split_blocks(text: str) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""Signals of a session: Ctrl-C stops what is to be stopped, else everything ends."""
+"""Signals of a session: Ctrl-C stops what is to be stopped; else, and by others, all ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Interrupts:

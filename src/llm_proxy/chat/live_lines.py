@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from rich.cells import cell_len
-from rich.control import strip_control_codes
-from rich.text import Text
 
+_COLOURS_OR_CHARACTER: Final = re.compile(r"\x1b\[[0-9;]*m|.", re.DOTALL)
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
+_PLAIN: Final = "\x1b[0m"
 _END_OF_LINE = "\x1b[K\n"
 _END_OF_SCREEN = "\x1b[J"
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -23,15 +26,20 @@ class LiveLines:
         self._width = 0
 
     def show(self, done: Sequence[str], live: Sequence[str], *, width: int) -> None:
-        """`done` stays for good, above `live`, which replaces what was live before."""
+        """`done` stays for good, above `live`, which replaces what was live before. What is live
+        is narrower than the terminal; done lines that aren't are left to it to wrap, so that it
+        copies them as one."""
         lines = [*done, *live]
         same = self._common(lines) if width == self._width else 0
         stale = self._shown[same:]
         rows = len(stale) if width == self._width else sum(_rows(line, width) for line in stale)
         written = f"\r\x1b[{rows}A" if rows else ""
-        if width != self._width and rows:
+        wide = any(cells(line) >= width for line in done[same:])
+        if wide or (width != self._width and rows):
             written += _END_OF_SCREEN
-        written += "".join(line + _END_OF_LINE for line in lines[same:])
+        # Behind a line that fills its row the rest of the line is its last character.
+        end = "\n" if wide else _END_OF_LINE
+        written += "".join(line + end for line in lines[same:])
         if len(lines) < len(self._shown):
             written += _END_OF_SCREEN
         self._shown, self._width = list(live), width
@@ -47,7 +55,26 @@ class LiveLines:
         return count
 
 
+def cells(line: str) -> int:
+    return cell_len(_COLOURS.sub("", line))
+
+
+def fold(line: str, width: int) -> list[str]:
+    """Its rows, none of them wider, each complete in itself with its colours."""
+    if cells(line) <= width:
+        return [line]
+    rows, row, taken, colours = [], "", 0, ""
+    for piece in _COLOURS_OR_CHARACTER.findall(line):
+        if len(piece) > 1:
+            colours = "" if piece == _PLAIN else piece
+        elif taken and taken + cell_len(piece) > width:
+            rows.append(row + _PLAIN if colours else row)
+            row, taken = colours, 0
+        row += piece
+        taken += cell_len(piece) if len(piece) == 1 else 0
+    return [*rows, row]
+
+
 def _rows(line: str, width: int) -> int:
     """Of a line that was written when the terminal was wider, perhaps."""
-    cells = cell_len(strip_control_codes(Text.from_ansi(line).plain))
-    return max(1, -(-cells // max(width, 1)))
+    return max(1, -(-cells(line) // max(width, 1)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 from pygments.token import Comment, Error, Generic, Keyword, Name, Number, Operator, String
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -14,7 +14,7 @@ from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.text import Text
 from rich.theme import Theme
 
-from llm_proxy.chat.blocks import markdown_parser
+from llm_proxy.chat.blocks import DEEPEST, Token, markdown_parser
 
 THEME: Final = Theme(
     {
@@ -24,7 +24,13 @@ THEME: Final = Theme(
         "markdown.h4": "italic",
         "markdown.h5": "italic",
         "markdown.h6": "italic dim",
+        "markdown.h7": "italic dim",
         "markdown.code": "cyan",
+        "markdown.code_block": "none",
+        "markdown.kbd": "bold",
+        "markdown.hr": "dim",
+        "markdown.list": "none",
+        "markdown.item.bullet": "bold",
         "markdown.block_quote": "italic",
         "markdown.item.number": "bold",
         "markdown.link": "underline",
@@ -56,13 +62,29 @@ _CODE: Final = ANSISyntaxTheme(
 
 
 class _Code(CodeBlock):
-    """Between two faint lines, from the first column on: so it can be copied."""
+    """Between two faint lines, from the first column on and each line whole: so it can be copied.
+    Within lists and quotes, where a margin is in between, lines are wrapped."""
+
+    is_whole = False
+
+    @classmethod
+    def create(cls, markdown: Markdown, token: Token) -> Self:
+        code = cls(token.info.partition(" ")[0] or "text", "")
+        code.is_whole = token.level == 0
+        return code
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         named = "" if self.lexer_name == "text" else self.lexer_name
         yield _line(named, options.max_width)
         code = str(self.text).rstrip("\n")
-        yield Syntax(code, self.lexer_name, theme=_CODE, word_wrap=True, background_color=None)
+        syntax = Syntax(code, self.lexer_name, theme=_CODE, word_wrap=True, background_color=None)
+        if self.is_whole:
+            text = syntax.highlight(code.expandtabs(syntax.tab_size))
+            text.remove_suffix("\n")
+            for line in text.split(allow_blank=True):
+                yield from line.render(console, end="\n")
+        else:
+            yield syntax
         yield _line("", options.max_width)
 
 
@@ -96,11 +118,18 @@ class ChatMarkdown(Markdown):
         self.markup = text
         self.parsed = markdown_parser().parse(text)
 
+    @property
+    def is_too_deep(self) -> bool:
+        """Nothing would be left of the line for what is inside, and some of it isn't parsed."""
+        return any(token.level >= DEEPEST for token in self.parsed)
+
 
 def markdown_lines(console: Console, text: str, width: int) -> list[str]:
-    """The lines of some blocks, each complete in itself with its colours."""
+    """The lines of some blocks, each complete in itself with its colours; those of code may be
+    wider."""
+    markdown = ChatMarkdown(text)
     with console.capture() as capture:
-        console.print(ChatMarkdown(text), width=width)
+        console.print(Text(text) if markdown.is_too_deep else markdown, width=width, crop=False)
     lines = [line.rstrip(" ") for line in capture.get().split("\n")]
     while lines and _BLANK.fullmatch(lines[-1]):
         lines.pop()

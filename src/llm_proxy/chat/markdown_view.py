@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
 from rich.console import Console
 
 from llm_proxy.chat.blocks import split_blocks
-from llm_proxy.chat.live_lines import HIDE_CURSOR, SHOW_CURSOR, LiveLines
+from llm_proxy.chat.live_lines import HIDE_CURSOR, SHOW_CURSOR, LiveLines, fold
 from llm_proxy.chat.markdown import markdown_lines
 from llm_proxy.chat.plain_text import PlainText
 
@@ -101,14 +101,16 @@ class MarkdownView:
             self._is_first = self._is_first and not block.strip()
         self._open = "\n".join(unfinished)
         live = self._live(unfinished, width)
-        excess = len(live) - max(1, height - 2)
-        if excess > 0:  # what has left the screen can't be drawn again
-            done += live[:excess]
-            live = live[excess:]
-            self._done_lines += excess
-        if not live and self._is_first and not is_end:
-            live = [self._waiting]
-        self._lines.show(done, live, width=width)
+        rows = [fold(line, width - 1) for line in live]
+        room = max(1, height - 2)
+        excess = _excess([len(of_line) for of_line in rows], room)
+        done += live[:excess]  # what has left the screen can't be drawn again
+        self._done_lines += excess
+        # The last may be higher than the screen: until it is done its end is shown.
+        shown = [row for of_line in rows[excess:] for row in of_line][-room:]
+        if not shown and self._is_first and not is_end:
+            shown = [self._waiting]
+        self._lines.show(done, shown, width=width)
 
     def _live(self, blocks: list[str], width: int) -> list[str]:
         lines: list[str] = []
@@ -127,3 +129,15 @@ class MarkdownView:
     def _write(self, text: str) -> None:
         self._console.file.write(text)
         self._console.file.flush()
+
+
+def _excess(rows: Sequence[int], room: int) -> int:
+    """How many lines have to go for the others to find room; the last of the text may grow and
+    stays, and below it, perhaps, the end of code."""
+    left, count = sum(rows), 0
+    for taken in rows[:-2]:
+        if left <= room:
+            break
+        left -= taken
+        count += 1
+    return count

@@ -16,6 +16,7 @@ from llm_proxy.errors import LLMProxyError, Unreachable, WrongUsage
 
 if TYPE_CHECKING:
     from llm_proxy.benchmark.composition import Circumstances, Limits
+    from llm_proxy.benchmark.mock_watch import MockWatch
     from llm_proxy.benchmark.plan import Plan
     from llm_proxy.benchmark.report import Report
     from llm_proxy.benchmark.session import Course, Measured, Usage
@@ -32,6 +33,7 @@ def benchmark(
     base_url: options.BaseUrl = None,
     token: options.Tokens = None,
     token_env: options.TokenEnv = None,
+    tokens: options.TokenCount = None,
     direct_url: options.DirectUrl = None,
     direct_key_env: options.DirectKeyEnv = None,
     mock: options.Mock = False,
@@ -45,6 +47,7 @@ def benchmark(
     stream: options.Stream = False,
     data: options.Data = None,
     prompts: options.Prompts = None,
+    make_prompts: options.MakePrompts = None,
     header: options.Headers = None,
     cache_ttl: options.CacheTtl = None,
     cancel_rate: options.CancelRate = None,
@@ -54,18 +57,24 @@ def benchmark(
     rate: options.Rate = None,
     poisson: options.Poisson = False,
     stages: options.Stages = None,
+    replay: options.ReplayFile = None,
+    speed: options.Speed = None,
     find_max: options.FindMaximum = False,
+    frontier: options.Frontier = None,
     processes: options.Processes = 1,
     warm_up: options.WarmUp = None,
     repeat: options.Repeat = None,
     timeout: options.Timeout = "60s",
+    max_time: options.MaxTime = "10m",
     seed: options.Seed = 1,
     slo: options.Slo = None,
+    goodput: options.GoodputLimits = None,
     max_error_rate: options.MaxErrorRate = "1%",
     compare: options.Compare = None,
     max_regression: options.MaxRegression = None,
     as_json: options.AsJSON = False,
     csv: options.CsvFile = None,
+    jsonl: options.JsonlFile = None,
     html: options.HtmlFile = None,
     hdr: options.HdrFile = None,
     junit: options.JunitFile = None,
@@ -83,6 +92,7 @@ def benchmark(
       llm-proxy benchmark --base-url http://localhost:8080 --requests 50 \\
           --direct-url https://api.openai.com --direct-key-env OPENAI_API_KEY
       llm-proxy benchmark --find-max --slo p99=50ms,errors=0.1%
+      llm-proxy benchmark --frontier 1ms,5ms,10ms,50ms,100ms
       llm-proxy benchmark --json > old.json
       llm-proxy benchmark --compare old.json --max-regression p99=10%,rps=5%
 
@@ -126,6 +136,7 @@ class _Prepared:
     workload: WorkloadChoice
     limits: Limits
     timeout_s: float
+    max_time_s: float
 
 
 def _benchmark(context: typer.Context, given: Given) -> int:
@@ -148,29 +159,47 @@ def _prepare(given: Given) -> _Prepared:
 
     # Whatever is wrong is said before the first process is started.
     choose_load(given, is_elsewhere=False, is_throwaway=True)
+    workload = choose_workload(given)
+    if workload.left_out:
+        print(f"Left out: {workload.left_out} records of something else.", file=sys.stderr)
     return _Prepared(
         given=given,
-        workload=choose_workload(given),
+        workload=workload,
         limits=_limits(given),
         timeout_s=parse_length("--timeout", given.timeout),
+        max_time_s=parse_length("--max-time", given.max_time),
     )
 
 
 def _limits(given: Given) -> Limits:
     from llm_proxy.benchmark.comparison import read_report
     from llm_proxy.benchmark.composition import Limits
+    from llm_proxy.benchmark.goodput import parse_goodput
     from llm_proxy.benchmark.thresholds import parse_max_regression, parse_slo
     from llm_proxy.cli.benchmark_workload import parse_percentage
 
     slo = parse_slo(",".join(given.slo)) if given.slo else ()
-    if given.find_max and any(limit.metric.family.startswith("added") for limit in slo):
-        raise WrongUsage("--find-max searches with the target alone: no --slo on what is added")
+    search = "--find-max" if given.find_max else "--frontier" if given.frontier else ""
+    if search and any(limit.metric.family.startswith("added") for limit in slo):
+        raise WrongUsage(f"{search} searches with the target alone: no --slo on what is added")
+    max_regression = parse_max_regression(given.max_regression) if given.max_regression else ()
+    limited = [*(limit.metric for limit in slo), *(limit.metric for limit in max_regression)]
+    if not given.goodput and any(metric.family == "goodput" for metric in limited):
+        raise WrongUsage(
+            "a limit on goodput needs --goodput: it says what each request must keep to; "
+            "try --goodput latency=50ms"
+        )
+    if given.frontier is None and any(metric.family == "frontier" for metric in limited):
+        raise WrongUsage(
+            "a limit on frontier.… needs --frontier: it is about the rates that this finds"
+        )
     return Limits(
         slo=slo,
+        goodput=parse_goodput(given.goodput) if given.goodput else (),
         max_error_rate=parse_percentage("--max-error-rate", given.max_error_rate),
         old=None if given.compare is None else read_report(given.compare),
         old_file="" if given.compare is None else given.compare.name,
-        max_regression=parse_max_regression(given.max_regression) if given.max_regression else (),
+        max_regression=max_regression,
     )
 
 
@@ -180,17 +209,21 @@ def _targets(prepared: _Prepared) -> Iterator[tuple[Targets, LoadChoice]]:
     from llm_proxy.cli.benchmark_target import confirm_costs, given_targets
     from llm_proxy.cli.benchmark_throwaway import throwaway_targets
 
-    given, preset = prepared.given, prepared.workload.preset
+    given, workload = prepared.given, prepared.workload
+    preset, replay = workload.preset, workload.replay
     if given.base_url:
-        targets = given_targets(given, preset, prepared.workload.workload.endpoint)
+        targets = given_targets(given, preset, workload.workload.endpoint)
         is_elsewhere = bool(targets.elsewhere)
-        choice = choose_load(given, is_elsewhere=is_elsewhere, is_throwaway=False)
+        choice = choose_load(given, is_elsewhere=is_elsewhere, is_throwaway=False, replay=replay)
         confirm_costs(targets, choice, yes=given.yes)
         yield targets, choice
         return
     print("Starting a throw-away server and the built-in mock behind it …", file=sys.stderr)
-    with throwaway_targets(preset) as targets:
-        yield targets, choose_load(given, is_elsewhere=False, is_throwaway=True)
+    has_hang_ups = bool(workload.workload.cancel_rate)
+    with throwaway_targets(
+        preset, tokens=given.tokens or 1, has_hang_ups=has_hang_ups
+    ) as targets:
+        yield targets, choose_load(given, is_elsewhere=False, is_throwaway=True, replay=replay)
 
 
 def _measure(
@@ -225,7 +258,9 @@ def _measure(
             processes=choice.processes,
             view=view,
             usage=usage,
+            mock=_mock_watch(targets),
             on_frame=outputs.on_frame,
+            goodput=prepared.limits.goodput,
         )
     return measured, circumstances
 
@@ -238,6 +273,7 @@ def _plan(prepared: _Prepared, targets: Targets, choice: LoadChoice) -> Plan:
         workload=prepared.workload.workload,
         load=choice.load,
         timeout_s=prepared.timeout_s,
+        max_time_s=prepared.max_time_s,
         seed=prepared.given.seed,
     )
 
@@ -256,8 +292,17 @@ def _usage(given: Given, targets: Targets) -> Usage | None:
         return None  # nobody asked for it
 
 
+def _mock_watch(targets: Targets) -> MockWatch | None:
+    from llm_proxy.benchmark.mock_watch import MockWatch
+
+    if targets.mock_pid is None or targets.mock_key is None or targets.direct is None:
+        return None
+    return MockWatch(targets.mock_pid, targets.direct.base_url, targets.mock_key)
+
+
 def _course(limits: Limits, choice: LoadChoice) -> Course:
-    from llm_proxy.benchmark.session import Course, Service
+    from llm_proxy.benchmark.service import Service
+    from llm_proxy.benchmark.session import Course
 
     service = None
     if choice.first_rate is not None:
@@ -265,6 +310,7 @@ def _course(limits: Limits, choice: LoadChoice) -> Course:
             thresholds=limits.slo,
             max_error_rate=limits.max_error_rate,
             start_rate=choice.first_rate,
+            p99_limits_ms=choice.p99_limits_ms,
         )
     return Course(warm_up_s=choice.warm_up_s, repeats=choice.repeats, service=service)
 

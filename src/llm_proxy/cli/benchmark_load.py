@@ -10,7 +10,7 @@ from llm_proxy.cli.benchmark_options import Given
 from llm_proxy.errors import WrongUsage
 
 if TYPE_CHECKING:
-    from llm_proxy.benchmark.plan import Load, Open, Stage
+    from llm_proxy.benchmark.plan import Load, Open, Replay, Stage
     from llm_proxy.benchmark.report import LoadDescription
 
 CONCURRENCY: Final = 10
@@ -30,23 +30,24 @@ _SECONDS: Final = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadChoice:
-    load: Load  # with find_max that of one probe
+    load: Load  # of a search that of one probe
     model: str
     processes: int
     warm_up_s: float
     repeats: int
-    first_rate: float | None = None  # of --find-max
+    first_rate: float | None = None  # of --find-max and --frontier
+    p99_limits_ms: tuple[float, ...] = ()  # of --frontier
+    trace: str = ""  # the file of --replay
 
     def describe(self) -> LoadDescription:
         from llm_proxy.benchmark.plan import Closed
         from llm_proxy.benchmark.report import LoadDescription
 
-        closed = isinstance(self.load, Closed)
         return LoadDescription(
             model=self.model,  # type: ignore[arg-type]
             description=_description(self),
             concurrency=self.load.concurrency if isinstance(self.load, Closed) else None,
-            rate=None if closed or self.model in ("stages", "find-max") else _last_rate(self.load),
+            rate=_last_rate(self.load) if self.model in ("constant", "poisson") else None,
             processes=self.processes,
             warm_up_s=self.warm_up_s,
         )
@@ -70,16 +71,25 @@ class LoadChoice:
     @property
     def length_s(self) -> float | None:
         """Without warm-up; None where requests are counted."""
-        from llm_proxy.benchmark.find_max import MOST_PROBES
+        from llm_proxy.benchmark import find_max, frontier
 
-        probes = MOST_PROBES if self.first_rate is not None else self.repeats
-        return None if self.load.duration_s is None else self.load.duration_s * probes
+        runs = self.repeats
+        if self.first_rate is not None:
+            runs = frontier.MOST_PROBES if self.p99_limits_ms else find_max.MOST_PROBES
+        return None if self.load.duration_s is None else self.load.duration_s * runs
 
 
-def choose_load(given: Given, *, is_elsewhere: bool, is_throwaway: bool) -> LoadChoice:
-    """Raises WrongUsage."""
-    choice = _open(given, is_elsewhere) if _has_rate(given) else _closed(given, is_elsewhere)
-    load, model, first_rate = choice
+def choose_load(
+    given: Given, *, is_elsewhere: bool, is_throwaway: bool, replay: Replay | None = None
+) -> LoadChoice:
+    """`replay` is what --replay holds. Raises WrongUsage."""
+    load: Load
+    if replay is not None:
+        load, model, first_rate = _replayed(given, replay), "replay", None
+    elif _has_rate(given):
+        load, model, first_rate = _open(given, is_elsewhere)
+    else:
+        load, model, first_rate = _closed(given, is_elsewhere)
     return LoadChoice(
         load=load,
         model=model,
@@ -87,11 +97,13 @@ def choose_load(given: Given, *, is_elsewhere: bool, is_throwaway: bool) -> Load
         warm_up_s=_warm_up_s(given, is_elsewhere=is_elsewhere, is_throwaway=is_throwaway),
         repeats=given.repeat or 1,
         first_rate=first_rate,
+        p99_limits_ms=_p99_limits_ms(given),
+        trace="" if given.replay is None else given.replay.name,
     )
 
 
 def _has_rate(given: Given) -> bool:
-    return bool(given.rate or given.stages or given.find_max)
+    return bool(given.rate or given.stages or given.find_max or given.frontier is not None)
 
 
 def _closed(given: Given, is_elsewhere: bool) -> tuple[Load, str, None]:
@@ -103,18 +115,21 @@ def _closed(given: Given, is_elsewhere: bool) -> tuple[Load, str, None]:
             f"--processes {given.processes} can't share --concurrency {concurrency}: "
             "each needs a connection of its own; raise the one or lower the other"
         )
-    requests = given.requests
+    requests, duration_s = given.requests, None
     if given.duration is not None:
         duration_s = parse_length("--duration", given.duration)
-        return Closed(concurrency=concurrency, duration_s=duration_s), "closed", None
-    if requests is None and is_elsewhere:
+    elif requests is None and is_elsewhere:
         requests = REQUESTS_ELSEWHERE
-    duration = DURATION_S if requests is None else None
-    return (
-        Closed(concurrency=concurrency, requests=requests, duration_s=duration),
-        "closed",
-        None,
-    )
+    elif requests is None:
+        duration_s = DURATION_S
+    load = Closed(concurrency=concurrency, requests=requests, duration_s=duration_s)
+    return load, "closed", None
+
+
+def _replayed(given: Given, replay: Replay) -> Replay:
+    from msgspec.structs import replace
+
+    return replace(replay, max_in_flight=given.concurrency or _MOST_IN_FLIGHT)
 
 
 def _open(given: Given, is_elsewhere: bool) -> tuple[Load, str, float | None]:
@@ -125,8 +140,8 @@ def _open(given: Given, is_elsewhere: bool) -> tuple[Load, str, float | None]:
         rate = _first_rate(given, is_elsewhere)
         model, start_rate = "constant", rate
         stages = _constant(given, rate, is_elsewhere)
-        if given.find_max:
-            model, first_rate = "find-max", rate
+        if _is_search(given):
+            model, first_rate = "find-max" if given.find_max else "frontier", rate
         elif given.poisson:
             model = "poisson"
     return _open_load(given, stages, start_rate), model, first_rate
@@ -157,9 +172,11 @@ def _constant(given: Given, rate: float, is_elsewhere: bool) -> tuple[Stage, ...
 
     if given.duration is not None:
         duration_s = parse_length("--duration", given.duration)
+        if given.requests is not None:
+            duration_s = min(duration_s, given.requests / rate)
     elif given.requests is not None:
         duration_s = given.requests / rate
-    elif given.find_max:
+    elif _is_search(given):
         duration_s = _probe_s(given)
     else:
         duration_s = REQUESTS_ELSEWHERE / rate if is_elsewhere else DURATION_S
@@ -171,11 +188,25 @@ def _constant(given: Given, rate: float, is_elsewhere: bool) -> tuple[Stage, ...
     return (Stage(duration_s=duration_s, rate=rate),)
 
 
+def _is_search(given: Given) -> bool:
+    return given.find_max or given.frontier is not None
+
+
+def _p99_limits_ms(given: Given) -> tuple[float, ...]:
+    from llm_proxy.benchmark.frontier import parse_limits
+
+    return () if given.frontier is None else parse_limits(given.frontier)
+
+
 def _probe_s(given: Given) -> float:
+    from llm_proxy.benchmark.goodput import parse_goodput
     from llm_proxy.benchmark.thresholds import parse_slo
 
     limits = parse_slo(",".join(given.slo)) if given.slo else ()
-    longest_ms = max((one.limit for one in limits if one.metric.unit == "ms"), default=0.0)
+    limits_ms = [one.limit for one in limits if one.metric.unit == "ms"]
+    if given.goodput:
+        limits_ms += [one.limit_ms for one in parse_goodput(given.goodput)]
+    longest_ms = max((*limits_ms, *_p99_limits_ms(given)), default=0.0)
     return max(PROBE_S, _PROBE_LIMITS * longest_ms / 1000)
 
 
@@ -235,9 +266,11 @@ def parse_stages(text: str) -> tuple[Stage, ...]:
 
 
 def expected_requests(load: Load) -> int:
-    """Of an open load: the area under its rate."""
-    from llm_proxy.benchmark.plan import Open
+    """Of an open load the area under its rate."""
+    from llm_proxy.benchmark.plan import Open, Replay
 
+    if isinstance(load, Replay):
+        return len(load.offsets_s)
     assert isinstance(load, Open)
     total, rate = 0.0, load.start_rate
     for stage in load.stages:
@@ -254,14 +287,25 @@ def _last_rate(load: Load) -> float:
 
 
 def _description(choice: LoadChoice) -> str:
-    from llm_proxy.benchmark.plan import Closed
+    from llm_proxy.benchmark.frontier import limit_text
+    from llm_proxy.benchmark.plan import Closed, Replay
 
     load = choice.load
+    if isinstance(load, Replay):
+        length = _seconds(load.offsets_s[-1])
+        return f"replay of {choice.trace}, {len(load.offsets_s)} requests in {length}"
     if isinstance(load, Closed):
         connections = "1 connection" if load.concurrency == 1 else f"{load.concurrency} connections"
-        length = f"{load.requests} requests" if load.requests else _seconds(load.duration_s or 0)
-        return f"closed, {connections}, {length}"
+        ends = [f"{load.requests} requests"] if load.requests else []
+        ends += [_seconds(load.duration_s)] if load.duration_s else []
+        return f"closed, {connections}, {' or '.join(ends)}"
     arrivals = "Poisson arrivals" if load.arrivals == "poisson" else "constant rate"
+    if choice.p99_limits_ms:
+        limits = ", ".join(map(limit_text, choice.p99_limits_ms))
+        return (
+            f"search for the highest rates with p99 within {limits}, {arrivals}, "
+            f"{_seconds(load.duration_s)} a probe"
+        )
     if choice.model == "find-max":
         return f"search for the highest rate, {arrivals}, {_seconds(load.duration_s)} a probe"
     if choice.model == "stages":

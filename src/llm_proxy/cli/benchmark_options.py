@@ -43,6 +43,17 @@ TokenEnv = Annotated[
         help="The variable that holds the token, instead of PROXY_TOKEN.",
     ),
 ]
+TokenCount = Annotated[
+    int | None,
+    typer.Option(
+        "--tokens",
+        metavar="N",
+        min=1,
+        max=10_000,
+        rich_help_panel=_TARGET,
+        help="How many tokens the throw-away server makes; they take turns (1).",
+    ),
+]
 DirectUrl = Annotated[
     str | None,
     typer.Option(
@@ -101,7 +112,7 @@ PresetName = Annotated[
         "--preset",
         metavar="NAME",
         rich_help_panel=_REQUESTS,
-        help="chat (the default), chat-stream, embeddings, or messages (Anthropic).",
+        help="chat (the default), chat-stream, agent, embeddings, or messages (Anthropic).",
     ),
 ]
 Endpoint = Annotated[
@@ -154,6 +165,15 @@ Prompts = Annotated[
         help="Lines that take turns: a string, an object with prompt or messages, or a body.",
     ),
 ]
+MakePrompts = Annotated[
+    str | None,
+    typer.Option(
+        "--make-prompts",
+        metavar="[COUNTx]TOKENS",
+        rich_help_panel=_REQUESTS,
+        help="Made up: 20000 is one of so many tokens, 5000x20 are 5000 that differ.",
+    ),
+]
 Headers = Annotated[
     list[str] | None,
     typer.Option(
@@ -199,7 +219,13 @@ Concurrency = Annotated[
 Requests = Annotated[
     int | None,
     typer.Option(
-        "--requests", "-n", "-r", metavar="N", min=1, rich_help_panel=_LOAD, help="End after N."
+        "--requests",
+        "-n",
+        "-r",
+        metavar="N",
+        min=1,
+        rich_help_panel=_LOAD,
+        help="End after N; with --duration after whichever comes first.",
     ),
 ]
 Duration = Annotated[
@@ -208,7 +234,7 @@ Duration = Annotated[
         "--duration",
         metavar="DURATION",
         rich_help_panel=_LOAD,
-        help="End after so long (10s); with --find-max the length of each probe (5s).",
+        help="End after so long (10s); of a search the length of each probe (5s).",
     ),
 ]
 Rate = Annotated[
@@ -235,12 +261,41 @@ Stages = Annotated[
         help="Ramps: in 10 s from 0 to 100/s, then in 30 s on to 500/s.",
     ),
 ]
+ReplayFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--replay",
+        metavar="TRACE.jsonl",
+        rich_help_panel=_LOAD,
+        help="Requests come as they were recorded: a published trace, or our own event log.",
+    ),
+]
+Speed = Annotated[
+    float | None,
+    typer.Option(
+        "--speed",
+        metavar="FACTOR",
+        min=0.001,
+        max=1000,
+        rich_help_panel=_LOAD,
+        help="Of --replay: 2 halves the gaps.",
+    ),
+]
 FindMaximum = Annotated[
     bool,
     typer.Option(
         "--find-max",
         rich_help_panel=_LOAD,
         help="Search the highest rate that keeps within --slo; --rate is the first one tried.",
+    ),
+]
+Frontier = Annotated[
+    str | None,
+    typer.Option(
+        "--frontier",
+        metavar="1ms,10ms,…",
+        rich_help_panel=_LOAD,
+        help="Search the highest rate within each of these limits of p99; --rate is the first.",
     ),
 ]
 Processes = Annotated[
@@ -283,6 +338,15 @@ Timeout = Annotated[
         help="For a connection, for the head of an answer, between pieces of it.",
     ),
 ]
+MaxTime = Annotated[
+    str,
+    typer.Option(
+        "--max-time",
+        metavar="DURATION",
+        rich_help_panel=_LOAD,
+        help="For a whole answer, however steadily it comes.",
+    ),
+]
 Seed = Annotated[
     int,
     typer.Option(
@@ -297,6 +361,15 @@ Slo = Annotated[
         metavar="p99=50ms,…",
         rich_help_panel=_LIMITS,
         help="Service level: p50=20ms, ttft.p99=1s, added.p99=1ms, rps=500, errors=1%.",
+    ),
+]
+GoodputLimits = Annotated[
+    str | None,
+    typer.Option(
+        "--goodput",
+        metavar="latency=50ms,…",
+        rich_help_panel=_LIMITS,
+        help="What each request must keep to, to be a good one; --slo goodput=95% demands them.",
     ),
 ]
 MaxErrorRate = Annotated[
@@ -337,6 +410,12 @@ CsvFile = Annotated[
         "--csv", metavar="FILE", rich_help_panel=_REPORTS, help="A line for each request."
     ),
 ]
+JsonlFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--jsonl", metavar="FILE", rich_help_panel=_REPORTS, help="The same as JSON objects."
+    ),
+]
 HtmlFile = Annotated[
     Path | None,
     typer.Option("--html", metavar="FILE", rich_help_panel=_REPORTS, help="A page with charts."),
@@ -360,6 +439,7 @@ class Given:
     base_url: str | None = None
     token: list[str] | None = None
     token_env: str | None = None
+    tokens: int | None = None
     direct_url: str | None = None
     direct_key_env: str | None = None
     mock: bool = False
@@ -373,6 +453,7 @@ class Given:
     stream: bool = False
     data: str | None = None
     prompts: Path | None = None
+    make_prompts: str | None = None
     header: list[str] | None = None
     cache_ttl: str | None = None
     cancel_rate: str | None = None
@@ -382,18 +463,24 @@ class Given:
     rate: str | None = None
     poisson: bool = False
     stages: str | None = None
+    replay: Path | None = None
+    speed: float | None = None
     find_max: bool = False
+    frontier: str | None = None
     processes: int = 1
     warm_up: str | None = None
     repeat: int | None = None
     timeout: str = "60s"
+    max_time: str = "10m"
     seed: int = 1
     slo: list[str] | None = None
+    goodput: str | None = None
     max_error_rate: str = "1%"
     compare: Path | None = None
     max_regression: str | None = None
     as_json: bool = False
     csv: Path | None = None
+    jsonl: Path | None = None
     html: Path | None = None
     hdr: Path | None = None
     junit: Path | None = None

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Protocol
 
 from llm_proxy.cli.benchmark_options import Given
 from llm_proxy.errors import ConfigError, LLMProxyError
 
 if TYPE_CHECKING:
-    from llm_proxy.benchmark.csv_samples import CsvSamples
     from llm_proxy.benchmark.hdr_histogram import HdrHistogram
     from llm_proxy.benchmark.report import Report
     from llm_proxy.benchmark.samples import Frame
+
+FILES = ("csv", "jsonl", "html", "hdr", "junit")  # the options that name one
+
+
+class _Writer(Protocol):
+    """Of requests, as they end."""
+
+    def add(self, frame: Frame, run: int) -> None: ...
 
 
 class Outputs:
@@ -23,10 +30,10 @@ class Outputs:
         self._given = given
         self._created: list[Path] = []
         self._failure: str | None = None
-        self._csv_file: IO[bytes] | None = None
-        self._csv: CsvSamples | None = None
+        self._open: dict[str, IO[bytes]] = {}  # by option
+        self._writers: dict[str, _Writer] = {}  # … those that could write so far
         try:
-            for name in ("csv", "html", "hdr", "junit"):
+            for name in FILES:
                 self._try(f"--{name}", getattr(given, name))
         except ConfigError:
             self.discard()
@@ -47,24 +54,26 @@ class Outputs:
 
     @property
     def on_frame(self) -> Callable[[Frame, int], None] | None:
-        """Takes what --csv writes; None when nobody asked for it."""
+        """Takes what --csv and --jsonl write; None when nobody asked for it."""
         from llm_proxy.benchmark.csv_samples import CsvSamples
+        from llm_proxy.benchmark.jsonl_samples import JsonlSamples
 
-        if self._given.csv is None:
-            return None
-        self._csv_file = self._given.csv.open("wb")
-        self._csv = CsvSamples(self._csv_file)
-        return self._add
+        if self._given.csv is not None:
+            self._open["--csv"] = self._given.csv.open("wb")
+            self._writers["--csv"] = CsvSamples(self._open["--csv"])
+        if self._given.jsonl is not None:
+            self._open["--jsonl"] = self._given.jsonl.open("wb")
+            self._writers["--jsonl"] = JsonlSamples(self._open["--jsonl"])
+        return self._add if self._writers else None
 
     def _add(self, frame: Frame, run: int) -> None:
         """A disk that is full costs the file, not the run."""
-        if self._csv is None:
-            return
-        try:
-            self._csv.add(frame, run)
-        except OSError as exc:
-            self._fail("--csv", exc)
-            self._csv = None
+        for option, writer in list(self._writers.items()):
+            try:
+                writer.add(frame, run)
+            except OSError as exc:
+                self._fail(option, exc)
+                del self._writers[option]
 
     def write(self, report: Report, histograms: Mapping[str, HdrHistogram]) -> None:
         """All that can be written; `check` tells of the others."""
@@ -95,12 +104,12 @@ class Outputs:
         self._failure = f"the file of {option} couldn't be written: {exc.strerror}"
 
     def close(self) -> None:
-        if self._csv_file is not None:
+        for option, file in self._open.items():
             try:
-                self._csv_file.close()
+                file.close()
             except OSError as exc:
-                self._fail("--csv", exc)
-            self._csv_file = None
+                self._fail(option, exc)
+        self._open.clear()
 
     def discard(self) -> None:
         """Removes what was created for nothing."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from llm_proxy.benchmark.goodput import GoodputLimit
+    from llm_proxy.benchmark.mock_watch import MockWatch
     from llm_proxy.benchmark.plan import Plan
     from llm_proxy.benchmark.samples import Frame
     from llm_proxy.benchmark.session import Course, Measured, Session, Usage, View
@@ -21,7 +23,9 @@ def run_session(
     processes: int,
     view: View,
     usage: Usage | None = None,
+    mock: MockWatch | None = None,
     on_frame: Callable[[Frame, int], None] | None = None,
+    goodput: Sequence[GoodputLimit] = (),
 ) -> Measured:
     """Raises KeyboardInterrupt when it was ended before there was anything to report."""
     import uvloop
@@ -31,7 +35,9 @@ def run_session(
 
     async def run() -> Measured:
         async with Rig(processes) as rig:
-            session = Session(rig, view, usage=usage, on_frame=on_frame)
+            session = Session(
+                rig, view, usage=usage, mock=mock, on_frame=on_frame, goodput=goodput
+            )
             with _ended_by_signals(session):
                 return await session.run(plan, course)
 

@@ -27,6 +27,8 @@ class Targets:
     direct: Target | None = None
     pid: int | None = None  # of the server that is measured
     is_throwaway: bool = False
+    mock_pid: int | None = None  # of a throw-away server
+    mock_key: Secret | None = None  # … that this server sends to it
 
     @property
     def all(self) -> tuple[Target, ...]:

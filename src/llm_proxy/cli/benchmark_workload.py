@@ -11,15 +11,18 @@ from llm_proxy.cli.benchmark_options import Given
 from llm_proxy.errors import WrongUsage
 
 if TYPE_CHECKING:
-    from llm_proxy.benchmark.plan import Workload
+    from llm_proxy.benchmark.plan import Replay, Workload
     from llm_proxy.benchmark.presets import Preset
     from llm_proxy.benchmark.report import WorkloadDescription
+    from llm_proxy.benchmark.trace import Trace
     from llm_proxy.cli.benchmark_target import Targets
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)  # RFC 9110 section 5.6.2
 _OURS: Final = frozenset(
     ("host", "content-length", "transfer-encoding", "connection", "expect", "upgrade", "te")
 )
+_MADE: Final = re.compile(r"(?:(\d{1,8})x)?(\d{1,8})", re.ASCII)
+_MOST_MADE: Final = 10_000_000
 _LONGEST_CACHE_S: Final = 365 * 86400.0
 
 
@@ -28,6 +31,8 @@ class WorkloadChoice:
     workload: Workload
     preset: Preset
     is_preset: bool  # else the requests are others than the preset's
+    replay: Replay | None = None  # when they come, with --replay
+    left_out: int = 0  # records of the trace that can't be replayed
 
     def describe(self, targets: Targets, *, is_paired: bool) -> WorkloadDescription:
         from llm_proxy.benchmark.report import WorkloadDescription
@@ -53,7 +58,8 @@ def choose_workload(given: Given) -> WorkloadChoice:
     from llm_proxy.benchmark.plan import Workload
 
     preset, is_preset = _preset(given)
-    bodies = _bodies(given, preset, is_preset=is_preset)
+    trace = None if given.replay is None else _trace(given, preset, is_preset=is_preset)
+    bodies = _bodies(given, preset, is_preset=is_preset) if trace is None else trace.bodies
     has_body = bodies != (b"",)
     is_stream = _is_stream(given, preset, bodies)
     workload = Workload(
@@ -61,10 +67,17 @@ def choose_workload(given: Given) -> WorkloadChoice:
         endpoint=_endpoint(given, preset),
         headers=_headers(given, preset, has_body=has_body),
         bodies=bodies,
+        order=preset.order if _is_own(given) else "shuffled",
         is_stream=is_stream,
         cancel_rate=_cancel_rate(given, is_stream=is_stream),
     )
-    return WorkloadChoice(workload=workload, preset=preset, is_preset=is_preset)
+    return WorkloadChoice(
+        workload=workload,
+        preset=preset,
+        is_preset=is_preset,
+        replay=None if trace is None else trace.replay,
+        left_out=0 if trace is None else trace.left_out,
+    )
 
 
 def _preset(given: Given) -> tuple[Preset, bool]:
@@ -91,9 +104,7 @@ def _bodies(given: Given, preset: Preset, *, is_preset: bool) -> tuple[bytes, ..
         streaming_data,
     )
 
-    stream = given.stream or preset.is_stream
-    if stream and is_preset and not preset.can_stream:
-        raise WrongUsage(f"--stream and --preset {preset.name} contradict each other: it has none")
+    stream = _wants_stream(given, preset, is_preset=is_preset)
     if given.data is not None:
         data = read_stdin(sys.stdin.buffer) if given.data == "@-" else read_data(given.data)
         return (streaming_data(data, preset.api) if stream else data,)
@@ -101,7 +112,65 @@ def _bodies(given: Given, preset: Preset, *, is_preset: bool) -> tuple[bytes, ..
         return prompt_bodies(given.prompts, preset, model=given.model, stream=stream)
     if not is_preset or _is_bodiless(given.method):
         return (b"",)
-    return (preset.body(preset.asking(preset.prompt), model=given.model, stream=stream),)
+    if given.make_prompts is not None:
+        return _made_prompts(given, preset, stream=stream)
+    return preset.bodies(seed=given.seed, model=given.model, stream=stream)
+
+
+def _wants_stream(given: Given, preset: Preset, *, is_preset: bool) -> bool:
+    stream = given.stream or preset.is_stream
+    if stream and is_preset and not preset.can_stream:
+        raise WrongUsage(f"--stream and --preset {preset.name} contradict each other: it has none")
+    return stream
+
+
+def _made_prompts(given: Given, preset: Preset, *, stream: bool) -> tuple[bytes, ...]:
+    from llm_proxy.benchmark.made_text import made_text
+    from llm_proxy.benchmark.workload_files import MOST_PROMPTS
+
+    match = _MADE.fullmatch((given.make_prompts or "").strip())
+    count, tokens = (int(match[1] or 1), int(match[2])) if match else (0, 0)
+    if not (0 < count <= MOST_PROMPTS and tokens > 0 and count * tokens <= _MOST_MADE):
+        raise WrongUsage(
+            "--make-prompts must be TOKENS or COUNTxTOKENS, like 20000 or 5000x20, at most "
+            f"{MOST_PROMPTS} prompts of {_MOST_MADE} tokens together, not {given.make_prompts!r}"
+        )
+    prompts = (made_text(tokens, f"{given.seed}/{number}") for number in range(count))
+    return tuple(
+        preset.body(preset.asking(prompt), model=given.model, stream=stream) for prompt in prompts
+    )
+
+
+def _trace(given: Given, preset: Preset, *, is_preset: bool) -> Trace:
+    from llm_proxy.benchmark.trace import Excerpt, Requests, read_trace
+    from llm_proxy.cli.benchmark_load import parse_length
+
+    assert given.replay is not None
+    endpoint = _endpoint(given, preset)
+    duration_s = None if given.duration is None else parse_length("--duration", given.duration)
+    trace = read_trace(
+        given.replay,
+        Requests(
+            preset,
+            endpoint=endpoint,
+            model=given.model,
+            stream=_wants_stream(given, preset, is_preset=is_preset),
+            seed=given.seed,
+        ),
+        Excerpt(speed=given.speed or 1.0, requests=given.requests, duration_s=duration_s),
+    )
+    if trace.is_made_up and not is_preset:
+        raise WrongUsage(
+            f"--endpoint {endpoint[:60]} is none of a preset: --replay makes up prompts for those "
+            "only; give a trace that holds the requests"
+        )
+    return trace
+
+
+def _is_own(given: Given) -> bool:
+    """Whether the requests are those of the preset itself."""
+    others = (given.data, given.prompts, given.make_prompts, given.replay)
+    return all(other is None for other in others)
 
 
 def _is_bodiless(method: str | None) -> bool:

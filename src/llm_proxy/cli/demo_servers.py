@@ -39,6 +39,7 @@ class DemoServers:
     mock_url: str
     proxy_url: str
     server_pid: int
+    mock_pid: int
 
     @property
     def event_log(self) -> Path:
@@ -61,6 +62,7 @@ def demo_servers(
                 mock_url=f"http://{mock_address}",
                 proxy_url=f"http://{_server_address(server, home)}",
                 server_pid=server.pid,
+                mock_pid=mock.pid,
             )
         finally:
             _end(server)

@@ -13,7 +13,8 @@ import typer
 from llm_proxy import __version__
 from llm_proxy.cli import completions
 from llm_proxy.cli.commands import LazyCommands
-from llm_proxy.errors import LLMProxyError
+from llm_proxy.cli.wrong_values import explained
+from llm_proxy.errors import LLMProxyError, WrongUsage
 
 INTERRUPTED = 130
 
@@ -53,6 +54,7 @@ class _UsageError(Protocol):
     """What Typer raises for wrong usage; its base class isn't exported."""
 
     exit_code: int
+    message: str
 
     def show(self) -> None: ...
 
@@ -75,11 +77,22 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as exc:
         if "--debug" in arguments and not isinstance(exc, _UsageError):
             raise
-        return _explain(exc)
+        return _explain(_broken_argument(exc, arguments) or exc)
+
+
+def _broken_argument(exc: Exception, arguments: Sequence[str]) -> WrongUsage | None:
+    """A byte that isn't text stands in an argument as half a character, which can't be sent."""
+    if not isinstance(exc, UnicodeEncodeError):
+        return None
+    for place, argument in enumerate(arguments, start=1):
+        if any("\ud800" <= char <= "\udfff" for char in argument):  # never shown: it may be a key
+            return WrongUsage(f"argument {place} of the command isn't text in UTF-8; type it anew")
+    return None
 
 
 def _explain(exc: Exception) -> int:
     if isinstance(exc, _UsageError):
+        exc.message = explained(exc.__cause__) or exc.message
         exc.show()
         return exc.exit_code
     if isinstance(exc, LLMProxyError):

@@ -252,9 +252,11 @@ def _extras(description: str | None, metadata: str | None) -> dict[str, Any]:
     fields: dict[str, Any] = {} if description is None else {"description": description}
     if metadata is None:
         return fields
+    import msgspec  # stricter than json: NaN, or half a character, would become something else
+
     try:
-        document = json.loads(metadata)
-    except ValueError as exc:
+        document = msgspec.json.decode(metadata)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
         raise typer.BadParameter(f"--metadata isn't JSON: {exc}") from exc
     if not isinstance(document, dict):
         raise typer.BadParameter('--metadata must be a JSON object, like {"team": "search"}')

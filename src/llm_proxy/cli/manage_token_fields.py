@@ -161,7 +161,9 @@ def _refuse_both(duration: str | None, expires_at: str | None) -> None:
 def _minutes(text: str, option: str) -> int:
     minutes = seconds(text, option) / 60
     if minutes < 1 or minutes != int(minutes):
-        raise typer.BadParameter(f"{option} must be a whole number of minutes, at least 1")
+        raise typer.BadParameter(
+            f"{option} must be a whole number of minutes, at least 1, not {text!r}"
+        )
     return int(minutes)
 
 

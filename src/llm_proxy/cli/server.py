@@ -91,7 +91,11 @@ Debug = Annotated[
 Timeout = Annotated[
     float,
     typer.Option(
-        "--timeout", min=0, metavar="SECONDS", help="How long running requests may take to finish."
+        "--timeout",
+        min=0,
+        max=86_400,
+        metavar="SECONDS",
+        help="How long running requests may take to finish, a day at most.",
     ),
 ]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

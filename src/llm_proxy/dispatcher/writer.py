@@ -2,6 +2,8 @@
 
 `python -m llm_proxy.dispatcher.writer --socket PATH --file FILE …`, started by the supervisor. It
 ends, once the workers have hung up, after SIGTERM or when the other end of --parent-fd is gone.
+There it says R when it listens and then, each time that there are more, how many records it lost
+in all: 8 bytes, the highest first.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ class Writer:
         self._parent = parent
         self._drain_timeout_s = drain_timeout_s
         self._deadline: float | None = None  # set: ends at the latest then
+        self._losses_told = 0
         self._connections: dict[int, tuple[socket.socket, FrameReader]] = {}
         self._accepted = 0
         self._selector = selectors.DefaultSelector()
@@ -68,6 +71,7 @@ class Writer:
             for key, _ in self._selector.select(self._wait_s()):
                 key.data()
             self._sink.flush()
+            self._tell_losses()
         self._finish()
 
     def _watch(self, sock: socket.socket, callback: object) -> None:
@@ -116,6 +120,14 @@ class Writer:
             self._selector.unregister(self._parent)
             self._parent.close()
             self._drain()
+
+    def _tell_losses(self) -> None:
+        losses = self._sink.lost + self._pipeline.unreadable
+        if losses == self._losses_told or self._parent is None:
+            return
+        with suppress(OSError):  # it doesn't read, or is gone: told with the next ones
+            self._parent.send(losses.to_bytes(8, "big"))
+            self._losses_told = losses
 
     def _drain(self) -> None:
         """Takes no new connection and leaves when those there are have ended."""
@@ -176,6 +188,7 @@ class Writer:
         for number in list(self._connections):
             self._disconnect(number)
         self._sink.close()
+        self._tell_losses()
         signal.set_wakeup_fd(-1)
         self._woken.close()
         self._waker.close()

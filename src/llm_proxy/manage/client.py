@@ -210,7 +210,8 @@ class ManagementClient:
             return self._stranger(answer)
         if answer.status_code == 401:
             advice = "check --management-token or MANAGEMENT_TOKEN"
-            return NotAuthorised(f"the server refused the management token: {message}; {advice}")
+            reason = message.rstrip(".")
+            return NotAuthorised(f"the server refused the management token: {reason}; {advice}")
         kinds = {403: NotAuthorised, 404: NotFound}
         return kinds.get(answer.status_code, LLMProxyError)(message)
 

@@ -12,8 +12,9 @@ import errno
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from llm_proxy.audit import AuditEntry, Head, head_of
 from llm_proxy.audit_chain import ChainCheck, Verdict, open_file, verify_open_files
@@ -33,6 +34,7 @@ from llm_proxy.store.database import Store
 
 logger = logging.getLogger(__name__)
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE_S: Final = 5.0  # for the disk of the file
@@ -43,6 +45,10 @@ _MAY_PASS: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO))
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+def _read_tables(store: Store, chain: str) -> None:
+    records_after(store, chain, chain_state(store, chain).head.sequence)
 
 
 class AuditLog:
@@ -69,6 +75,7 @@ class AuditLog:
         self._wanted = self._copied = 0  # how often the file was to be brought up to date
         self._copying: asyncio.Task[bool] | None = None
         self.problem: str | None = None  # why the file can't be written
+        self.is_store_lost = False  # its tables could not be used at the last try
 
     async def open(self) -> None:
         """Brings file and database together. Raises ConfigError when the file can't be used."""
@@ -148,7 +155,23 @@ class AuditLog:
         return True
 
     async def _commit(self, entries: Sequence[AuditEntry]) -> None:
-        await self._store.run(append_entries, self._chain, list(entries), at=self._now())
+        await self._ask(append_entries, self._chain, list(entries), at=self._now())
+
+    async def _ask(
+        self, function: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """The database, and remembers whether it could be had."""
+        try:
+            answer = await self._store.run(function, *args, **kwargs)
+        except StoreError as exc:
+            if not self.is_store_lost:
+                logger.error("the audit log in the database can't be used: %s", exc)
+            self.is_store_lost = True
+            raise
+        if self.is_store_lost:
+            logger.info("the audit log in the database can be used again")
+        self.is_store_lost = False
+        return answer
 
     def _own(self, action: str, reason: str) -> AuditEntry:
         return AuditEntry(action=action, actor="system", outcome="error", reason=reason)
@@ -192,8 +215,7 @@ class AuditLog:
         except OSError as exc:
             self._note_problem(exc.strerror or str(exc))
             return False
-        except StoreError as exc:
-            logger.error("the audit log can't be read from the database: %s", exc)
+        except StoreError:
             return False
         self._copied = ticket
         if self.problem is not None:
@@ -207,7 +229,7 @@ class AuditLog:
         if file.mended:
             await self._commit([self._own("audit.repair", what) for what in file.mended])
             file.mended = []
-        records = await self._store.run(records_after, self._chain, file.head.sequence)
+        records = await self._ask(records_after, self._chain, file.head.sequence)
         if records:
             await self._on_disk(lambda: file.append(records))
         return bool(records)
@@ -233,6 +255,8 @@ class AuditLog:
         while True:
             now = asyncio.get_running_loop().time()
             await self.flush()  # also what commands wrote, or a client did not wait for
+            with suppress(StoreError):  # without a file or changes nobody else would notice
+                await self._ask(_read_tables, self._chain)
             if not self._keeps_in_database or now - cleaned_at >= _RETENTION_EVERY_S:
                 cleaned_at = now
                 await self.clean_up()

@@ -31,6 +31,8 @@ class Auditor:
 
     @property
     def status(self) -> str:
+        if self._log.problem is None and self._log.is_store_lost:
+            return "its tables in the database can't be used"
         return self._log.problem or "ok"
 
     async def require(self) -> None:

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from llm_proxy.errors import StoreError
+from llm_proxy.errors import StoreError, StoreUnavailable, StoreUnreachable
 from llm_proxy.secrets import Cipher
 from llm_proxy.server.configuration import Configuration, read_configuration
 from llm_proxy.server.descriptors import descriptor_warning, raise_descriptor_limit
@@ -123,11 +123,14 @@ async def _open_store(
     )
     try:
         applied = await asyncio.to_thread(store.open, migrate=True)
-    except StoreError:
+    except StoreError as exc:
         # A key made just now that is not the database's must not pass for the right one.
         for path in created_secrets:
             with suppress(OSError):
                 path.unlink()
+        if isinstance(exc, StoreUnreachable):
+            # It is the start that failed: the same exit code as in the background.
+            raise StoreUnavailable(str(exc)) from exc
         raise
     stack.callback(store.close)
     if store.cipher.is_rotating:

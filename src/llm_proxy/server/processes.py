@@ -7,8 +7,8 @@ import importlib
 import logging
 import os
 import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -90,6 +90,7 @@ class Processes:
         self._generations = Generations(on_change=self._write_state, on_gone=self._retire_writer)
         self._writers: list[RecordWriter] = []  # that run
         self._writers_made = 0
+        self._records_lost = 0
         self._reloads = 0  # begun
         self._last_reload: ReloadResult | None = None
         self._feed: ChangeFeed | None = None
@@ -185,9 +186,23 @@ class Processes:
         # With the workers' own closed too, new connections are refused instead of left waiting.
         self._sockets.close()
         self._write_state()
-        await self._generations.drain(timeout_s)
+        async with self._following_changes():
+            await self._generations.drain(timeout_s)
         for writer in tuple(self._writers):
             await writer.finish()
+
+    @asynccontextmanager
+    async def _following_changes(self) -> AsyncIterator[None]:
+        """What runs still must end when its token is revoked on another host."""
+        if self._feed is None or not self._feed.is_healthy:
+            yield
+            return
+        following = asyncio.create_task(self._feed.run())
+        try:
+            yield
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
 
     async def cut(self) -> None:
         """What is running ends within seconds, and is recorded as far as possible."""
@@ -272,7 +287,12 @@ class Processes:
             return None if arguments is None else self._writer
         self._writers_made += 1
         socket = self._foundation.runtime_folder / events_socket(self._writers_made)
-        return RecordWriter(arguments, socket=socket, on_change=self._write_state)
+        return RecordWriter(
+            arguments, socket=socket, on_change=self._write_state, on_lost=self._count_lost
+        )
+
+    def _count_lost(self, records: int) -> None:
+        self._records_lost += records
 
     @property
     def _writer(self) -> RecordWriter | None:
@@ -326,7 +346,9 @@ class Processes:
         usage = await asyncio.to_thread(measure_processes, pids)
         return msgspec.structs.replace(
             usage,
-            counters=usage.counters + limits.counters,
+            counters=usage.counters
+            + limits.counters
+            + (Series("records_lost", (), self._records_lost),),
             gauges=usage.gauges + gauges + limits.gauges,
         )
 

@@ -22,14 +22,22 @@ _KILL_S = 0.5
 
 class RecordWriter:
     def __init__(
-        self, arguments: Sequence[str], *, socket: Path, on_change: Callable[[], None]
+        self,
+        arguments: Sequence[str],
+        *,
+        socket: Path,
+        on_change: Callable[[], None],
+        on_lost: Callable[[int], None],
     ) -> None:
-        """`arguments` come from `writer_arguments`; it will listen on `socket`."""
+        """`arguments` come from `writer_arguments`; it will listen on `socket`. `on_lost` is told
+        of records that it could not write."""
         self.arguments = arguments
         self.socket = socket
         command = [*_COMMAND, "--socket", str(socket), *arguments]
         self._keeper = Keeper(
-            "record writer", lambda: WriterProcess.launch(command), on_change=on_change
+            "record writer",
+            lambda: WriterProcess.launch(command, on_lost=on_lost),
+            on_change=on_change,
         )
 
     @property

@@ -6,6 +6,7 @@ away by who reads it, so it counts for one signal only.
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,4 +34,4 @@ def take_stop_request(runtime_folder: Path) -> float | None:
     finally:
         with suppress(OSError):
             path.unlink()
-    return timeout_s if timeout_s >= 0 else None
+    return timeout_s if 0 <= timeout_s < math.inf else None

@@ -263,7 +263,7 @@ class Worker:
             self._listeners.close()
         self._gateway.is_draining = True
         if self._supervisor is not None:
-            self._timers.forget(self._supervisor)  # it says nothing while it stops
+            self._timers.forget(self._supervisor)  # it may say nothing while it stops
         await self.draining.run()
         if self._listeners is not None:
             await self._listeners.wait_closed()

@@ -224,6 +224,7 @@ def test_full_disk_drops_and_counts_in_bounded_memory(caplog: pytest.LogCaptureF
     first, last = (record.getMessage() for record in caplog.records)
     assert "/dev/full can't be written (No space left on device)" in first
     assert last.startswith("1000 records were lost")
+    assert sink.lost == 1000
 
 
 def test_batch_that_fits_in_part_loses_only_the_rest(tmp_path: Path) -> None:
@@ -242,6 +243,7 @@ def test_batch_that_fits_in_part_loses_only_the_rest(tmp_path: Path) -> None:
     assert sink.take_dropped() == 2
     assert sink.take_dropped() == 0
     sink.close()
+    assert sink.lost == 2
 
 
 @needs_dev_full

@@ -56,6 +56,20 @@ async def test_a_success_says_who_did_what_to_what(audited: Audited) -> None:
     assert record.details == {"fields": ["duration_minutes", "name", "project_id"]}
 
 
+async def test_a_deletion_tells_which_flags_it_had(audited: Audited) -> None:
+    project_id = await project(audited)
+    token_id = await token(audited, project_id)
+    await audited.client.delete(f"/manage/tokens/{token_id}?cancel_running=true")
+    assert audited.last.details == {"fields": ["cancel_running"]}
+    await token(audited, project_id)
+    await audited.client.delete(f"/manage/projects/{project_id}?cancel_running=1&force=false")
+    assert audited.last.outcome == "failure"
+    assert audited.last.details == {"fields": ["cancel_running"]}
+    await audited.client.delete(f"/manage/projects/{project_id}?cancel_running=1&force=true")
+    assert audited.last.outcome == "success"
+    assert audited.last.details == {"fields": ["cancel_running", "force"]}
+
+
 async def test_each_action_leaves_one_record(audited: Audited) -> None:
     project_id = await project(audited)
     token_id = await token(audited, project_id)

@@ -22,7 +22,7 @@ async def post(client: httpx.AsyncClient, content: bytes) -> httpx.Response:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "isn't a valid JSON document"),
+        (b"", "the body is empty; it must be a JSON object"),
         (b"{", "isn't a valid JSON document"),
         (b"\xff", "isn't a valid JSON document"),
         (b'{"name": "\xff"}', "isn't a valid JSON document"),
@@ -56,7 +56,7 @@ async def test_a_body_that_is_no_json_object_is_400(
         (
             b'{"project_id": "x", "scope": {"models": "o3"}}',
             "scope.models",
-            "scope.models is wrong: expected array, got str: 'o3'",
+            'scope.models is wrong: expected array, got str: "o3"',
         ),
         (
             b'{"project_id": "x", "scope": {"models": [5]}}',
@@ -71,17 +71,27 @@ async def test_a_body_that_is_no_json_object_is_400(
         (
             b'{"project_id": "x", "duration_minutes": "60"}',
             "duration_minutes",
-            "duration_minutes is wrong: expected int, got str: '60'",
+            'duration_minutes is wrong: expected int, got str: "60"',
         ),
         (
             b'{"project_id": "x", "duration_minutes": true}',
             "duration_minutes",
-            "duration_minutes is wrong: expected int, got bool: True",
+            "duration_minutes is wrong: expected int, got bool: true",
         ),
         (
             b'{"project_id": "x", "duration_minutes": 5, "max_requests": 1.5}',
             "max_requests",
             "max_requests is wrong: expected int | null, got float: 1.5",
+        ),
+        (
+            b'{"project_id": "x", "expires_at": "never"}',
+            "expires_at",
+            'expires_at must be a time like 2030-01-31T12:00:00Z, not "never"',
+        ),
+        (
+            b'{"project_id": null, "duration_minutes": 5}',
+            "project_id",
+            "project_id is wrong: expected str, got null: null",
         ),
     ],
 )
@@ -152,6 +162,9 @@ KNOWN = ("limit", "cursor", "active_only", "project_id")
         ("cursor=%FF", "cursor"),
         ("cursor=a", "cursor"),
         ("cursor=_w==", "cursor"),
+        ("cursor=", "cursor"),
+        ("cursor=!!", "cursor"),
+        ("cursor=YWJj!", "cursor"),
         ("active_only=maybe", "active_only"),
         ("projectId=1", "projectId"),
     ],
@@ -182,7 +195,7 @@ def test_any_cursor_is_either_understood_or_refused(cursor: str) -> None:
         assert refusal.details == {"field": "cursor"}
 
 
-@given(st.text(st.characters(exclude_characters="\0")))
+@given(st.text(st.characters(exclude_characters="\0"), min_size=1))
 def test_a_position_survives_the_way_through_a_link(position: str) -> None:
     cursor = base64.urlsafe_b64encode(position.encode("utf-8", "surrogatepass")).decode()
     try:

@@ -26,7 +26,7 @@ async def _authority(
 ) -> AsyncIterator[FleetAuthority]:
     authority = FleetAuthority(
         RedisAddress(host="127.0.0.1", port=server.port),
-        timeout_s=0.1,
+        timeout_s=10,
         fallback=HostAuthority() if is_fail_open else None,
         slots_kept_s=slots_kept_s,
         probe_every_s=0.02,
@@ -73,7 +73,7 @@ async def test_unused_permits_are_others(redis_server: RedisServer) -> None:
     async with _authority(redis_server) as one, _authority(redis_server) as other:
         assert (await one.take_rate("token:x", HOURLY, 10)).permits == 10
         await one.give_rate("token:x", HOURLY, 4, age_s=0.001)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not (await other.take_rate("token:x", HOURLY, 4)).permits:
                 await asyncio.sleep(0.005)
 
@@ -82,7 +82,7 @@ async def test_slots_of_an_ended_worker_are_soon_others(redis_server: RedisServe
     async with _authority(redis_server) as one, _authority(redis_server) as other:
         assert await one.take_slots("total", 5, 5, "worker") == 5
         await one.forget("worker")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while await other.take_slots("total", 5, 5, "worker") == 0:
                 await asyncio.sleep(0.005)
 
@@ -123,7 +123,7 @@ async def test_slots_are_told_to_a_redis_that_comes_back_empty(redis_server: Red
         await _lose(redis_server, one)
         redis_server.start()
         await _until(one, "ok")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while b"slots:total" not in redis_server.command("KEYS", f"{PREFIX}*"):
                 await asyncio.sleep(0.005)
         await _until(other, "ok")
@@ -132,11 +132,11 @@ async def test_slots_are_told_to_a_redis_that_comes_back_empty(redis_server: Red
 
 async def test_slots_held_long_stay_held(redis_server: RedisServer) -> None:
     async with (
-        _authority(redis_server, slots_kept_s=0.15) as one,
-        _authority(redis_server, slots_kept_s=0.15) as other,
+        _authority(redis_server, slots_kept_s=0.6) as one,
+        _authority(redis_server, slots_kept_s=0.6) as other,
     ):
         assert await one.take_slots("total", 5, 5, "worker") == 5
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.9)
         assert await other.take_slots("total", 5, 1, "worker") == 0
 
 

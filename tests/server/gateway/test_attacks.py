@@ -145,7 +145,7 @@ async def test_a_pipeline_is_read_no_faster_than_it_is_answered(gate: Gate, fram
     pipeline = (b"POST /nope HTTP/1.1\r\nHost: a\r\n" + framing) * 400_000
     client.writer.write(pipeline)
     gateways = gate.client_transport()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not gateways.get_write_buffer_size():
             await asyncio.sleep(0)
     left = cast("asyncio.Transport", client.writer.transport).get_write_buffer_size()
@@ -175,7 +175,7 @@ async def test_clients_that_leave_while_an_upstream_connects_leave_nothing(gate:
         client.reset()
         while gate.connections:
             await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while gate.upstreams[0].pool._open:
             await asyncio.sleep(0)
     assert not gate.timers._watched

@@ -56,7 +56,7 @@ async def test_while_it_waits_for_a_connection(start_gate: StartGate, how: str) 
     await client.send(gate.request(body=b"gone"))
     third = await gate.connect()
     await third.send(gate.request(body=b"third"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(gate.connections) < 3:
             await asyncio.sleep(0)
     leave(client, how)
@@ -136,13 +136,13 @@ async def test_while_reading_is_paused(gate: Gate, how: str) -> None:
     await peer.request()
     await client.send(gate.request(body=b"x" * 1000) * 150)
     transport = gate.client_transport()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while transport.is_reading():
             await asyncio.sleep(0)
     gate.timers.advance(1)
     assert not gate.records.all
     leave(client, how)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not gate.records.all:
             gate.timers.advance(0.25)
             await asyncio.sleep(0.01)

@@ -255,7 +255,7 @@ async def test_anthropic_client_raises(start_gate: StartGate, how: str) -> None:
         peer = await gate.anthropic.accept()
         await peer.request()
         await peer.send(CHUNKED + chunk(named("message_start", MESSAGE)))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await has_begun.wait()
         peer.close() if how == "close" else gate.timers.advance(301)
         with pytest.raises(anthropic.APIStatusError) as caught:

@@ -67,7 +67,7 @@ class Host:
                     outcome.set_result(slots)
 
         attempt()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return await outcome
 
     async def refusal(self, worker: int, token: Token, address: str = IP) -> Refusal:

@@ -17,7 +17,7 @@ import trustme
 from llm_proxy.server.gateway.listener import Listeners, ServerAcceptor
 
 pytestmark = pytest.mark.anyio
-LIMIT_S = 5.0
+LIMIT_S = 30.0
 
 
 class Echo(asyncio.Protocol):

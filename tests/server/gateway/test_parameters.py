@@ -153,7 +153,7 @@ def test_codecs_that_are_no_charsets_are_refused_fast(charset: bytes) -> None:
     body = b'{"model": "gpt-4", "a": "' + b"x" * 1_000_000 + b'-\xc3\xa9"}'
     started = time.perf_counter()
     refused(body, b"application/json; charset=" + charset)
-    assert time.perf_counter() - started < 1.0
+    assert time.perf_counter() - started < 10  # seconds; the square of a million takes hours
 
 
 def test_name_is_read_in_the_declared_charset() -> None:

@@ -19,7 +19,7 @@ from llm_proxy.server.gateway.client_address import TrustedProxies
 from llm_proxy.server.gateway.proxied_listener import MAX_ARRIVALS, ProxiedAcceptor
 
 pytestmark = pytest.mark.anyio
-LIMIT_S = 5.0
+LIMIT_S = 30.0
 V1 = b"PROXY TCP4 198.51.100.7 192.0.2.9 4711 443\r\n"
 V2 = (
     b"\r\n\r\n\x00\r\nQUIT\n\x21\x11"

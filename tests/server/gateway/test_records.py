@@ -41,7 +41,7 @@ async def test_fields_of_an_exchange(gate: Gate) -> None:
     assert (record.project_id, record.token_id) == ("project-1", "token-1")
     assert (record.api, record.endpoint) == ("openai", "/v1/chat/completions")
     assert (record.method, record.status_code) == ("POST", 201)
-    assert 18 <= record.upstream_ms < record.ttft_ms <= record.duration_ms < 5000  # timers round
+    assert 18 <= record.upstream_ms < record.ttft_ms <= record.duration_ms < 60_000  # timers round
     assert record.ttft_ms >= 36
     assert not record.stream
     assert (record.request_bytes, record.response_bytes) == (8, len(body))

@@ -41,7 +41,7 @@ async def load(
 ) -> KnownToken | Refusal:
     outcome: asyncio.Future[KnownToken | Refusal] = asyncio.get_running_loop().create_future()
     tokens.load(digest, address, outcome.set_result)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await outcome
 
 
@@ -354,7 +354,7 @@ async def test_what_is_known_is_refused_after_the_grace(source: MemoryGrants) ->
     tokens = new_tokens(source)
     await load(tokens)
     tokens.store_is_lost(0.0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while tokens.find(DIGEST) is not None:
             await asyncio.sleep(0)
     refused = await load(tokens)

@@ -348,7 +348,7 @@ async def test_ended_tunnel_leaves_nothing_to_the_garbage_collector(gate: Gate) 
         await ending(gate)
         while gate.connections:
             await asyncio.sleep(0)
-        left = [thing for thing in gc.get_objects() if isinstance(thing, Tunnel | Exchange)]
+        left = [thing for thing in gc.get_objects() if type(thing) in (Tunnel, Exchange)]
     finally:
         gc.enable()
     assert left == []

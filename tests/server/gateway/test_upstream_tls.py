@@ -142,7 +142,7 @@ def send_until_blocked(listener: ssl.SSLSocket) -> tuple[ssl.SSLSocket, int]:
 
 
 def send_rest(connection: ssl.SSLSocket, size: int) -> None:
-    connection.settimeout(5)
+    connection.settimeout(60)
     connection.sendall(b"x" * size)
     connection.close()
 

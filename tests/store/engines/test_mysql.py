@@ -34,7 +34,7 @@ def test_a_statement_that_takes_too_long_is_ended(store: Store) -> None:
     begun = time.monotonic()
     with pytest.raises(StoreUnavailable, match="took too long to answer"), store.reading() as one:
         one.sql("SELECT count(*) FROM information_schema.tables WHERE sleep(30) = 0")
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 20  # of 30
     assert last_change_id(store) == 0
 
 

@@ -4,7 +4,7 @@ import pymysql
 import pytest
 
 from llm_proxy.database_url import DatabaseUrl, parse_database
-from llm_proxy.errors import StoreError, StoreUnavailable
+from llm_proxy.errors import StoreError, StoreUnavailable, StoreUnreachable
 from llm_proxy.store.engines.mysql_failures import failure_of
 
 
@@ -16,7 +16,7 @@ from llm_proxy.store.engines.mysql_failures import failure_of
         (pymysql.OperationalError(1040, "Too many"), StoreUnavailable, "has no room"),
         (pymysql.OperationalError(1045, "Access"), StoreError, "refuses the user"),
         (pymysql.OperationalError(1049, "Unknown"), StoreError, "doesn't exist"),
-        (pymysql.OperationalError(2003, "refused\nmore"), StoreUnavailable, "reached .refused.;"),
+        (pymysql.OperationalError(2003, "refused\nmore"), StoreUnreachable, "reached .refused.;"),
         (pymysql.InterfaceError(0, ""), StoreUnavailable, "is closed"),
         (pymysql.DataError(1406, "sesame too long"), StoreError, r"failed: \*\*\* too long$"),
     ],

@@ -66,7 +66,7 @@ def test_a_server_that_hangs_is_given_up_in_time(
             last_change_id(store)
     finally:
         own_postgres_server.resume()
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 15  # and not for as long as it hangs
     assert last_change_id(store) == 0
 
 

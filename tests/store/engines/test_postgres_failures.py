@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from llm_proxy.database_url import DatabaseUrl, parse_database
-from llm_proxy.errors import StoreError, StoreUnavailable
+from llm_proxy.errors import StoreError, StoreUnavailable, StoreUnreachable
 from llm_proxy.store.engines.postgres_failures import failure_of
 
 
@@ -26,9 +26,9 @@ def url() -> DatabaseUrl:
         (psycopg.errors.ReadOnlySqlTransaction(), StoreUnavailable, "use the primary"),
         (psycopg.errors.InvalidPassword(), StoreError, "refuses the user"),
         (psycopg.errors.InsufficientPrivilege(), StoreError, "denies its user"),
-        (psycopg.errors.ConnectionFailure("gone"), StoreUnavailable, "can't be reached"),
+        (psycopg.errors.ConnectionFailure("gone"), StoreUnreachable, "can't be reached"),
         (psycopg.OperationalError("x failed: FATAL:  too many clients"), StoreUnavailable, "room"),
-        (psycopg.OperationalError("the connection is lost"), StoreUnavailable, "is lost.; is it"),
+        (psycopg.OperationalError("the connection is lost"), StoreUnreachable, "is lost.; is it"),
         (psycopg.InterfaceError("closed"), StoreUnavailable, "is closed"),
         (psycopg.DataError("sesame can't be\nstored"), StoreError, r"failed: \*\*\* can't be$"),
     ],

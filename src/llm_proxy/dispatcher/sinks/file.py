@@ -44,6 +44,7 @@ class FileSink:
         self._is_torn = False  # the last write ended inside a line
         self._failed_at: float | None = None
         self._dropped = 0  # lines, not yet taken
+        self.lost = 0  # lines in all
 
     def open(self) -> None:
         """Raises OSError when the file can't be opened for appending."""
@@ -111,6 +112,7 @@ class FileSink:
         if self._failed_at is not None:
             self._failed_at -= _RETRY_S
         self.flush()
+        self.lost += self._pending.count(b"\n")
         lost = self._dropped + self._pending.count(b"\n")
         if lost:
             logger.error("%d records were lost: %s can't be written", lost, self._path)
@@ -208,14 +210,18 @@ class FileSink:
         if len(lines) <= room:
             return lines
         fitting = lines[: lines.rfind(b"\n", 0, room) + 1]
-        self._dropped += lines.count(b"\n") - fitting.count(b"\n")
+        self._drop(lines.count(b"\n") - fitting.count(b"\n"))
         return fitting
+
+    def _drop(self, count: int) -> None:
+        self._dropped += count
+        self.lost += count
 
     def _forget_torn_line(self) -> None:
         """The rest of a line whose start is in another file is of no use."""
         if self._is_torn:
             del self._pending[: self._pending.index(b"\n") + 1]
-            self._dropped += 1
+            self._drop(1)
             self._is_torn = False
 
     def _note_failure(self, exc: OSError, now: float) -> None:

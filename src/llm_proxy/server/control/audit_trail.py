@@ -17,7 +17,7 @@ class AuditTrail(Protocol):
 
     @property
     def status(self) -> str:
-        """ok, off, or why the file can't be written."""
+        """ok, off, or what is wrong."""
 
     async def require(self) -> None:
         """Raises Refusal while nothing may be changed, because it couldn't be recorded."""

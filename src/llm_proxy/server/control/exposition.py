@@ -59,6 +59,7 @@ COUNTERS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "limit_questions": ((), "Requests for which a worker asked the authority for permits."),
     "token_lookups": (("outcome",), "Tokens looked up in the store, because no worker knew them."),
     "records_dropped": ((), "Exchange records lost on their way to the record writer."),
+    "records_lost": ((), "Exchange records that the record writer got and could not write."),
     "process_cpu_seconds": (("process",), "CPU time, those workers included that have ended."),
 }
 GAUGES: Final[dict[str, tuple[tuple[str, ...], str]]] = {

@@ -111,13 +111,14 @@ class Projects:
     async def delete(self, request: Request) -> Response:
         project_id = request.path_params["id"]
         query = Query(request, known=("force", "cancel_running"))
-        cuts = query.flag("cancel_running")
+        cuts, is_forced = query.flag("cancel_running"), query.flag("force")
+        query.note_flags()
         was_there = await self._context.commit(
             _changed(project_id, cuts=cuts),
             delete_project,
             project_id,
             at=self._context.now(),
-            force=query.flag("force"),
+            force=is_forced,
             cuts_running=cuts,
         )
         if not was_there:

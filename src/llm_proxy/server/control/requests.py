@@ -23,6 +23,8 @@ BODY_LIMIT = 2**20  # bytes
 _DEFAULT_LIMIT = 100
 _LARGEST_LIMIT = 1000
 _SECRET_FIELDS = {"api_key", "api_keys"}
+_RULE = 'must be a JSON object, like {"name": "…"}'
+_NO_TIME = "invalid RFC3339 encoded datetime"  # in msgspec's words
 _FIELD = re.compile(r"`\$\.([A-Za-z_.]+)")  # scope.models
 _QUOTED = re.compile(r"field `([^`]*)`")
 
@@ -32,12 +34,14 @@ async def read_json(request: Request, kind: type[T], *, may_be_empty: bool = Fal
     raw = await _read_body(request)
     if not raw and may_be_empty:
         raw = b"{}"
+    if not raw:
+        raise Refusal("invalid_request", f"the body is empty; it {_RULE}")
     try:
         document = msgspec.json.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise Refusal("invalid_request", f"the body isn't a valid JSON document: {exc}") from exc
     if not isinstance(document, dict):
-        raise Refusal("invalid_request", 'the body must be a JSON object, like {"name": "…"}')
+        raise Refusal("invalid_request", f"the body {_RULE}")
     try:
         wanted = msgspec.convert(document, kind)
     except msgspec.ValidationError as exc:
@@ -80,17 +84,21 @@ def _explained(problem: str, document: dict[str, Any]) -> Refusal:
     if not field:
         return Refusal("invalid_request", problem)
     rule = problem.partition(" - at ")[0].replace("`", "")
-    return invalid(field, f"is wrong: {rule[0].lower()}{rule[1:]}{_sent(field, document)}")
-
-
-def _sent(field: str, document: dict[str, Any]) -> str:
+    rule = rule[0].lower() + rule[1:]
     names = field.split(".")
     if names[0] in _SECRET_FIELDS:
-        return ""
+        return invalid(field, f"is wrong: {rule}")
+    sent = shortened(_sent(names, document))
+    if rule == _NO_TIME:
+        return invalid(field, f"must be a time like 2030-01-31T12:00:00Z, not {sent}")
+    return invalid(field, f"is wrong: {rule}: {sent}")
+
+
+def _sent(names: Sequence[str], document: dict[str, Any]) -> str:
     value: Any = document
     for name in names:
         value = value.get(name) if isinstance(value, dict) else None
-    return f": {shortened(repr(value))}"
+    return msgspec.json.encode(value).decode()
 
 
 class Query:
@@ -107,6 +115,10 @@ class Query:
             if "\0" in value:  # which not every database takes
                 raise invalid(name, "must not contain a NUL character")
             self._values[name] = value
+
+    def note_flags(self) -> None:
+        """Of a change, all of them flags: its audit record tells which are true."""
+        note_fields(name for name in self._values if self.flag(name))
 
     def text(self, name: str) -> str | None:
         return self._values.get(name)
@@ -134,10 +146,10 @@ class Query:
             return None
         rule = "must be taken from the Link of the page before"
         try:
-            text = base64.urlsafe_b64decode(cursor.encode("ascii")).decode()
+            text = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True).decode()
         except (binascii.Error, UnicodeError) as exc:
             raise invalid("cursor", rule) from exc
-        if "\0" in text:  # which not every database takes
+        if not text or "\0" in text:  # which not every database takes
             raise invalid("cursor", rule)
         return text
 

@@ -164,7 +164,7 @@ def _text(field: str, text: str, longest: int) -> str:
 
 
 def _shown(at: datetime) -> str:
-    return f"{at:%Y-%m-%dT%H:%M:%SZ}"
+    return f"{at.replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def _within(field: str, value: int, lowest: int, highest: int) -> int:

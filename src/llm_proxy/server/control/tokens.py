@@ -137,7 +137,9 @@ class Tokens:
 
     async def revoke(self, request: Request) -> Response:
         token_id = request.path_params["id"]
-        cuts = Query(request, known=("cancel_running",)).flag("cancel_running")
+        query = Query(request, known=("cancel_running",))
+        cuts = query.flag("cancel_running")
+        query.note_flags()
         was_there = await self._context.commit(
             _changed(token_id, cuts=cuts),
             revoke_token,

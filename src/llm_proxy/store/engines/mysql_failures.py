@@ -6,7 +6,7 @@ import peewee
 import pymysql
 
 from llm_proxy.database_url import DatabaseUrl
-from llm_proxy.errors import StoreError, StoreUnavailable
+from llm_proxy.errors import StoreError, StoreUnavailable, StoreUnreachable
 
 _LOCKED = (True, "has been locked by another process for too long; try again")
 _SLOW = (True, "took too long to answer; try again, or look at its load")
@@ -52,7 +52,7 @@ def failure_of(exc: Exception, url: DatabaseUrl) -> StoreError:
         return (StoreUnavailable if may_pass else StoreError)(f"the database {url} {sentence}")
     reason = _reason(source or exc, url)
     if number in _UNREACHABLE:
-        return StoreUnavailable(f"the database {url} can't be reached ({reason}); is it running?")
+        return StoreUnreachable(f"the database {url} can't be reached ({reason}); is it running?")
     if isinstance(exc, peewee.InterfaceError) or isinstance(source, pymysql.InterfaceError):
         return StoreUnavailable(f"the database {url} is closed")
     return StoreError(f"the database {url} failed: {reason}")

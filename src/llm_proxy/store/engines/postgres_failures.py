@@ -6,7 +6,7 @@ import peewee
 import psycopg
 
 from llm_proxy.database_url import DatabaseUrl
-from llm_proxy.errors import StoreError, StoreUnavailable
+from llm_proxy.errors import StoreError, StoreUnavailable, StoreUnreachable
 
 # By SQLSTATE, or its class, the first two characters: (may it pass by itself, what to say).
 _FAILURES = {
@@ -55,7 +55,7 @@ def _unreachable(reason: str, url: DatabaseUrl) -> StoreError:
         if sign in reason:
             may_pass, sentence = _FAILURES[state]
             return (StoreUnavailable if may_pass else StoreError)(f"the database {url} {sentence}")
-    return StoreUnavailable(f"the database {url} can't be reached ({reason}); is it running?")
+    return StoreUnreachable(f"the database {url} can't be reached ({reason}); is it running?")
 
 
 def _source_of(exc: BaseException | None) -> psycopg.Error | None:
