@@ -41,3 +41,14 @@ def _read(chart: Element, axis: str, pixel: float, *, is_log: bool) -> float:
         low, high = math.log(low), math.log(high)
     value = low + (pixel - start) / (end - start) * (high - low)
     return math.exp(value) if is_log else value
+
+
+def text_in(element: Element | None) -> str:
+    assert element is not None
+    return " ".join("".join(element.itertext()).split())
+
+
+def rows_in(element: Element | None) -> list[list[str]]:
+    """The cells of its tables."""
+    assert element is not None
+    return [["".join(cell.itertext()) for cell in row] for row in element.iter("tr")]

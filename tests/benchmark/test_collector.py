@@ -5,9 +5,11 @@ from random import Random
 import pytest
 
 from llm_proxy.benchmark.collector import Collector
+from llm_proxy.benchmark.mock_figures import MockFigures
 from llm_proxy.benchmark.plan import DIRECT, PROXIED, Closed, Open, Plan, Stage, Workload
+from llm_proxy.benchmark.report import HangUps
 from llm_proxy.benchmark.results import Results
-from llm_proxy.benchmark.samples import CANCELLED, CUT, Frame
+from llm_proxy.benchmark.samples import CANCELLED, CUT, OK, TIMEOUT, Frame
 from tests.benchmark.framing import MS, SECOND, Row, ended, figures_of, frame_of, plan_of, row
 
 TEN_SECONDS = Closed(concurrency=10, duration_s=10.0)
@@ -77,6 +79,23 @@ def test_the_rate_is_of_the_planned_time() -> None:
     rows = [ended(second * SECOND + MS) for second in range(10)]
     found = results_of(plan_of(constant(1.0)), frame_of(rows, at=10 * SECOND + 5))
     assert (found.side.duration_s, found.side.requests_per_second) == (10.0, 1.0)
+
+
+def test_the_rate_is_of_the_planned_time_though_the_last_answer_came_before() -> None:
+    # One arrival in ten seconds: the run has nothing left to do after a millisecond.
+    collector = collector_of(plan_of(constant(0.1)), frame_of([ended(MS)], at=MS))
+    collector.came_to_its_end()
+    found = collector.results([figures_of()])
+    assert (found.side.duration_s, found.side.requests_per_second) == (10.0, 0.1)
+    (second,) = found.series
+    assert (second.length_s, second.requests_per_second) == (10.0, 0.1)
+
+
+def test_a_closed_load_ends_with_its_last_answer_even_when_it_had_more_time() -> None:
+    load = Closed(concurrency=1, requests=1, duration_s=10.0)
+    collector = collector_of(plan_of(load), frame_of([ended(MS)], at=MS))
+    collector.came_to_its_end()
+    assert collector.results([figures_of()]).side.duration_s == 0.001
 
 
 def test_answers_after_the_planned_time_make_the_run_longer() -> None:
@@ -157,6 +176,24 @@ def test_arrivals_never_sent_are_errors_of_both_sides() -> None:
     assert found.direct is not None
     assert (found.side.error_kinds, found.direct.error_kinds) == ({"unsent": 2}, {"unsent": 1})
     assert (found.rig.verdict, found.rig.unsent) == ("ok", 3)  # the target was too slow
+
+
+def test_hang_ups_of_the_proxied_lane_are_held_against_those_that_were_seen() -> None:
+    outcomes = [(PROXIED, CANCELLED), (PROXIED, TIMEOUT), (PROXIED, OK), (DIRECT, CANCELLED)]
+    rows = [ended(SECOND, lane, outcome=outcome) for lane, outcome in outcomes]
+    hanging_up = plan_of(is_paired=True, workload=Workload(is_stream=True, cancel_rate=0.5))
+    collector = collector_of(hanging_up, frame_of(rows))
+    assert collector.hang_ups() == 2
+    found = collector.results([figures_of()], MockFigures(hang_ups=1, cpu_share=0.95))
+    assert found.hang_ups == HangUps(sent=2, seen_upstream=1)
+    assert (found.rig.verdict, found.rig.mock_cpu_share) == ("rig-bound", 0.95)
+    assert collector.results([figures_of()]).hang_ups == HangUps(sent=2, seen_upstream=None)
+
+
+def test_runs_that_hang_up_on_nothing_do_not_tell_of_it() -> None:
+    collector = collector_of(plan_of(), frame_of([ended(SECOND, outcome=TIMEOUT)]))
+    assert collector.hang_ups() == 0
+    assert collector.results([figures_of()]).hang_ups is None
 
 
 def test_a_drifting_baseline_is_no_baseline() -> None:

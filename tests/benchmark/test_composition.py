@@ -37,6 +37,7 @@ def test_report_holds_what_was_measured_and_under_what_circumstances() -> None:
     wanted = make_report(runs=make_runs(3), find_max=make_find_max(), checks=())
     measured = Measured(
         results=results_of(wanted),
+        last=results_of(wanted),
         process=wanted.process,
         spread=wanted.spread,
         runs=wanted.runs,

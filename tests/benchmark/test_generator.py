@@ -5,6 +5,7 @@ import resource
 from collections import Counter
 from time import monotonic_ns
 
+import msgspec
 import pytest
 
 from llm_proxy.benchmark.generator import Generator
@@ -103,8 +104,6 @@ async def test_stopping_ends_a_run_early_and_what_was_under_way_is_no_error(
 async def test_a_missing_ca_file_is_told_before_the_run() -> None:
     generator = Generator(process=0, processes=1)
     bad = target("127.0.0.1:1")
-    import msgspec
-
     tls = msgspec.structs.replace(bad, base_url="https://127.0.0.1:1", ca_file="/no/such.pem")
     with pytest.raises(ConfigError, match="ca_file"):
         generator.prepare(plan(Closed(concurrency=1, requests=1), tls))
@@ -140,11 +139,12 @@ async def test_a_rate_far_over_what_can_be_sent_is_bound_by_the_rig(mock: MockSe
     assert rig_verdict([run.figures], latency_ms=None, late_ms=None).verdict == "rig-bound"
 
 
-@pytest.mark.parametrize("mock_options", [MockOptions(tokens_per_second=2)], indirect=True)
+@pytest.mark.parametrize("mock_options", [MockOptions(tokens_per_second=20)], indirect=True)
 async def test_an_answer_on_its_way_when_the_time_is_up_is_broken_off_without_being_an_error(
     mock: MockServer,
 ) -> None:
     load = Closed(concurrency=2, duration_s=0.1)
-    wanted = plan(load, target(mock.address), bodies=(STREAM,), is_stream=True, timeout_s=0.7)
-    run = await generate(wanted)
+    endless = (("X-Mock-Tokens", "1000"),)
+    wanted = plan(load, target(mock.address), bodies=(STREAM,), headers=endless, is_stream=True)
+    run = await generate(msgspec.structs.replace(wanted, timeout_s=0.7))
     assert run.column("outcome") == [CANCELLED] * 2

@@ -34,6 +34,7 @@ def test_limits_are_read_and_named() -> None:
         ("p99=50ms", "'p99' isn't a time that a request has by itself; there are latency, service"),
         ("ttft=95%", "'95%' isn't a duration"),
         ("ttft=1s,ttft=2s", "ttft has a limit already"),
+        ("latency=0ms", "give more than 0ms"),
         ("", "a limit is written"),
     ],
 )

@@ -11,7 +11,7 @@ from hdrh.histogram import HdrHistogram as Reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_proxy.benchmark.hdr_histogram import HIGHEST, HdrHistogram, decode_v2
+from llm_proxy.benchmark.hdr_histogram import HIGHEST, HdrHistogram, decode_v2, indexed
 
 PERCENTILES = (0.1, 10, 50, 75, 90, 95, 99, 99.9, 100)
 VALUES = st.lists(st.one_of(st.integers(0, 5000), st.integers(0, HIGHEST)), min_size=1, max_size=50)
@@ -56,6 +56,24 @@ def test_values_over_an_hour_are_clamped_and_counted() -> None:
     histogram = HdrHistogram()
     histogram.record(HIGHEST + 1, 3)
     assert (histogram.max, histogram.count, histogram.clamped) == (HIGHEST, 3, 3)
+    histogram.record_all([5, HIGHEST + 1, HIGHEST])
+    assert (histogram.min, histogram.count, histogram.clamped) == (5, 6, 4)
+
+
+@given(VALUES)
+def test_values_that_were_indexed_once_are_recorded_in_any_number_of_histograms(
+    values: list[int],
+) -> None:
+    many = indexed(values)
+    histograms = [HdrHistogram(), HdrHistogram()]
+    for histogram in histograms:
+        histogram.record_all(many)
+    one_by_one = HdrHistogram()
+    for value in values:
+        one_by_one.record(value)
+    for histogram in histograms:
+        assert list(histogram) == list(one_by_one)
+        assert (histogram.mean, histogram.max) == (one_by_one.mean, one_by_one.max)
 
 
 def test_negative_values_count_as_nothing() -> None:

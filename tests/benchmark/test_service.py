@@ -12,7 +12,7 @@ from tests.benchmark.reports import make_probe
 
 def service(**options: Any) -> Service:
     slo = parse_slo("p99=50ms,rps=5")
-    return Service(**{"thresholds": slo, "max_error_rate": 0.01, "start_rate": 100.0, **options})
+    return Service(**{"thresholds": slo, "max_error_rate": 0.01, "first_rate": 100.0, **options})
 
 
 def test_one_rate_is_searched_or_one_for_each_limit() -> None:

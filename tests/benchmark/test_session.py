@@ -5,18 +5,22 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from llm_proxy.benchmark.goodput import parse_goodput
 from llm_proxy.benchmark.live import Live
+from llm_proxy.benchmark.mock_figures import MockFigures
 from llm_proxy.benchmark.plan import Closed, Load, Open, Plan, Replay, Stage, Target, Workload
-from llm_proxy.benchmark.report import ProcessUsage
+from llm_proxy.benchmark.report import HangUps, ProcessUsage
 from llm_proxy.benchmark.samples import (
+    CANCELLED,
     OK,
     SERVER_ERROR,
     TICKS_PER_MS,
     TICKS_PER_S,
     Frame,
     RigFigures,
+    lost_process,
     new_gaps,
     new_samples,
 )
@@ -37,6 +41,7 @@ from tests.benchmark.reports import make_process
 pytestmark = pytest.mark.anyio
 
 CLOSED = Closed(concurrency=2, requests=50)
+LONG = Open(stages=(Stage(duration_s=10, rate=100),), start_rate=100)
 SECOND = Open(stages=(Stage(duration_s=1, rate=100),), start_rate=100)
 
 
@@ -183,6 +188,37 @@ async def test_run_is_shown_and_the_process_watched_meanwhile() -> None:
     assert "sample" in notes.watched
 
 
+class ScriptedMock:
+    def __init__(self) -> None:
+        self.watched: list[str] = []
+
+    async def start(self) -> None:
+        self.watched.append("start")
+
+    def sample(self) -> None:
+        self.watched.append("sample")
+
+    async def finish(self, hang_ups: int) -> MockFigures:
+        self.watched.append(f"finish {hang_ups}")
+        return MockFigures(cpu_share=0.97, hang_ups=49)
+
+
+async def test_mock_is_asked_of_each_run_but_not_of_the_warm_up() -> None:
+    mock = ScriptedMock()
+    hanging_up = replace(plan(), workload=Workload(is_stream=True, cancel_rate=1.0))
+    session = Session(ScriptedRig(outcome=CANCELLED), Notes(), mock=mock)
+    measured = await session.run(hanging_up, Course(warm_up_s=0.1, repeats=2))
+    assert mock.watched == ["start", "finish 50"] * 2
+    assert measured.results.hang_ups == HangUps(sent=50, seen_upstream=49)
+    assert measured.results.rig.mock_cpu_share == 0.97
+
+
+async def test_warm_up_leaves_what_it_could_not_send() -> None:
+    rig = ScriptedRig()
+    await Session(rig, Notes()).run(plan(SECOND), Course(warm_up_s=0.5))
+    assert [one.sends_late for one in rig.plans] == [False, True]
+
+
 async def test_target_is_left_alone_before_its_memory_is_measured_again() -> None:
     notes = Notes()
     notes.rest_s = 0.01
@@ -247,6 +283,30 @@ async def test_first_run_is_reported_even_when_it_was_cut_short() -> None:
     assert measured.results.side.requests == 50
 
 
+async def test_open_load_that_came_to_its_end_took_as_long_as_planned() -> None:
+    # The last answer is there after one second.
+    measured, _ = await run(ScriptedRig(), Course(), at_rate(plan(LONG), 5).load)
+    assert measured.results.side.duration_s == 10
+    assert measured.results.side.requests_per_second == 5
+
+
+async def test_open_load_that_was_broken_off_took_as_long_as_it_went() -> None:
+    rig = ScriptedRig(before=lambda number: session.stop())
+    session = Session(rig, Notes())
+    measured = await session.run(plan(LONG), Course())
+    assert measured.results.side.duration_s < 2
+
+
+async def test_open_load_whose_generator_was_lost_took_as_long_as_it_went() -> None:
+    class Losing(ScriptedRig):
+        async def run(self, plan: Plan, on_frame: Callable[[Frame], None]) -> list[RigFigures]:
+            await super().run(plan, on_frame)
+            return [lost_process(0, "killed")]
+
+    measured, _ = await run(Losing(), Course(), LONG)
+    assert measured.results.side.duration_s < 2
+
+
 async def test_stop_during_the_warm_up_leaves_nothing_to_report() -> None:
     rig = ScriptedRig(before=lambda number: session.stop())
     session = Session(rig, Notes())
@@ -273,7 +333,7 @@ def rate_of(plan: Plan) -> float:
 
 def service(slo: str = "p99=50ms", **options: Any) -> Service:
     return Service(
-        **{"thresholds": parse_slo(slo), "max_error_rate": 0.01, "start_rate": 100.0, **options}
+        **{"thresholds": parse_slo(slo), "max_error_rate": 0.01, "first_rate": 100.0, **options}
     )
 
 
@@ -306,7 +366,7 @@ async def test_rate_that_is_demanded_is_no_reason_to_go_down() -> None:
 
 async def test_search_that_finds_nothing_shows_what_it_saw() -> None:
     measured, _ = await run(
-        ScriptedRig(lambda plan: 90), Course(service=service(start_rate=1.0)), SECOND
+        ScriptedRig(lambda plan: 90), Course(service=service(first_rate=1.0)), SECOND
     )
     assert measured.find_max is not None
     assert measured.find_max.rate is None
@@ -347,6 +407,16 @@ async def test_frontier_has_a_rate_for_each_limit_and_the_strictest_ones_figures
     titles = [title for title, _s, _requests in notes.phases]
     assert titles[0] == "frontier: p99 <= 50 ms, probing 100/s"
     assert titles[-1] == "frontier: p99 <= 1 ms, probing 0.100/s"
+
+
+async def test_last_probe_tells_how_the_target_was_left() -> None:
+    rig = ScriptedRig(lambda plan: 5 if rate_of(plan) <= 300 else 99)
+    measured, _ = await run(rig, Course(service=service(p99_limits_ms=(10.0, 200.0))), SECOND)
+    assert measured.frontier is not None
+    assert measured.results.side.latency_ms == measured.frontier.points[0].latency_ms
+    assert measured.last.side.latency_ms == measured.frontier.probes[-1].latency_ms
+    repeated, _ = await run(ScriptedRig(), Course(repeats=2))
+    assert repeated.last.side.requests == 50
 
 
 async def test_frontier_that_is_stopped_keeps_its_points() -> None:

@@ -53,6 +53,14 @@ def test_what_went_wrong_in_the_generator_is_told() -> None:
     assert "1,200 never sent; 3 sent again on a new connection rig-bound" in text
 
 
+def test_waiting_for_a_core_and_the_mock_are_told_where_they_matter() -> None:
+    rig = make_rig(mock_cpu_share=0.62, waited_share=0.31)
+    text = squeezed(printed(show_generator, make_report(rig=rig)))
+    assert "31 % of a core; the mock 62 % of one; waited 31 % of the time for a core;" in text
+    text = squeezed(printed(show_generator, make_report(rig=make_rig(waited_share=0.04))))
+    assert "mock" not in text and "waited" not in text
+
+
 def test_machine_seed_and_command_are_in_every_report() -> None:
     text = squeezed(printed(show_circumstances, make_report()))
     assert "llm-proxy 0.5.0, CPython 3.11.9, uvloop 0.20.0, Linux 6.8 x86_64" in text

@@ -47,6 +47,7 @@ def test_frontier_without_any_rate_is_shown() -> None:
     found = make_frontier(points=(make_point(1.0, None, confirmed=False, note="None."),), probes=())
     text = squeezed(printed(show_frontier, make_report(frontier=found)))
     assert "1 ms none - - not reached" in text
+    assert "Rates that were tried" not in text
 
 
 def test_run_without_a_frontier_shows_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from llm_proxy.benchmark.report import HangUps
 from llm_proxy.benchmark.terminal_streams import show_streams
 from tests.benchmark.printed import printed, squeezed
 from tests.benchmark.reports import make_report, make_stream_report, make_streams
@@ -26,7 +27,19 @@ def test_amounts_and_endings_are_told() -> None:
 
 def test_streams_that_were_hung_up_on_are_counted() -> None:
     report = make_stream_report(streams=make_streams(cancelled=1200))
-    assert "1,200 hung up on, as asked" in squeezed(printed(show_streams, report))
+    assert "1,200 hung up on by the generator" in squeezed(printed(show_streams, report))
+
+
+def test_hang_ups_that_the_upstream_saw_are_held_against_those_that_were_sent() -> None:
+    def lines(seen: int | None, *, is_terminal: bool = False) -> str:
+        found = HangUps(sent=1041, seen_upstream=seen)
+        report = make_stream_report(hang_ups=found)
+        return squeezed(printed(show_streams, report, is_terminal=is_terminal))
+
+    assert "Hang-ups: 1,041 sent, 1,041 seen by the upstream" in lines(1041)
+    assert "1,041 sent, this upstream can't be asked" in lines(None)
+    assert "\x1b[35m7 seen by the upstream" in lines(7, is_terminal=True)
+    assert "Hang-ups" not in squeezed(printed(show_streams, make_stream_report()))
 
 
 def test_only_what_went_wrong_is_in_colour() -> None:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_proxy.benchmark.presets import PRESETS
-from llm_proxy.benchmark.trace import Excerpt, Requests, Trace, read_trace
+from llm_proxy.benchmark.trace import Excerpt, Trace, read_trace
+from llm_proxy.benchmark.trace_bodies import TraceBodies
 from llm_proxy.dispatcher.lines import Line, json_lines
 from llm_proxy.dispatcher.metadata import Metadata
 from llm_proxy.errors import ConfigError
@@ -36,8 +37,8 @@ def read(
 ) -> Trace:
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     chosen = PRESETS[preset]
-    requests = Requests(chosen, endpoint=chosen.endpoint, model=model, stream=stream, seed=1)
-    return read_trace(path, requests, Excerpt(**excerpt))
+    made = TraceBodies(chosen, endpoint=chosen.endpoint, model=model, stream=stream, seed=1)
+    return read_trace(path, made, Excerpt(**excerpt))
 
 
 @pytest.fixture
@@ -83,20 +84,6 @@ def test_equal_bodies_are_kept_once(path: Path) -> None:
     assert len(trace.bodies) == 2
     assert trace.replay.bodies == (0, 1) * 3
     assert not trace.is_made_up
-
-
-def test_bodies_and_messages_are_sent_as_they_are(path: Path) -> None:
-    whole = {"model": "m", "messages": [], "seed": 3}
-    messages = [{"role": "user", "content": "Hello"}]
-    trace = read(
-        path,
-        {"timestamp": 0, "body": whole},
-        {"timestamp": 1, "messages": messages, "temperature": 0, "output_length": 5},
-    )
-    assert bodies_of(trace) == [
-        whole,
-        {"model": "gpt-4o-mini", "messages": messages, "temperature": 0, "max_tokens": 5},
-    ]
 
 
 def test_records_of_the_gateway_are_replayed_as_the_streams_they_were(path: Path) -> None:
@@ -146,31 +133,23 @@ def test_lines_of_the_event_log_are_such_records(path: Path) -> None:
     )
     path.write_bytes(json_lines([line, line]))
     chat = PRESETS["chat"]
-    requests = Requests(chat, endpoint=chat.endpoint, model=None, stream=False, seed=1)
-    trace = read_trace(path, requests, Excerpt())
+    made = TraceBodies(chat, endpoint=chat.endpoint, model=None, stream=False, seed=1)
+    trace = read_trace(path, made, Excerpt())
     assert (trace.replay.offsets_s, trace.left_out) == ((0, 0), 0)
     body = bodies_of(trace)[0]
     assert (len(asked(body).split()), body["max_tokens"], body["model"]) == (7, 3, "gpt-4o")
-
-
-def test_anthropic_is_always_told_how_long_its_answer_may_be(path: Path) -> None:
-    metadata = {"prompt_tokens": 0, "completion_tokens": None}
-    record = {**RECORD, "endpoint": "/v1/messages", "metadata": metadata}
-    (body,) = bodies_of(read(path, record, preset="messages"))
-    assert body["max_tokens"] == 256
-    assert asked(body)
-
-
-def test_embeddings_have_no_length_of_an_answer(path: Path) -> None:
-    line = {"timestamp": 0, "input_length": 3, "output_length": 0}
-    (body,) = bodies_of(read(path, line, preset="embeddings"))
-    assert set(body) == {"model", "input"}
 
 
 def test_replay_ends_after_so_many_or_so_long(path: Path) -> None:
     lines = [{"timestamp": at * 1000, "prompt": "x"} for at in range(10)]
     assert len(read(path, *lines, requests=4).replay.offsets_s) == 4
     assert len(read(path, *lines, duration_s=2.5, speed=2).replay.offsets_s) == 5
+
+
+def test_line_that_is_not_utf8_is_named(path: Path) -> None:
+    path.write_bytes(b'{"timestamp": 0, "prompt": "\xff"}')
+    with pytest.raises(ConfigError, match=r"line 1: it isn't UTF-8, as JSON is"):
+        read_trace(path, requests(), Excerpt())
 
 
 @pytest.mark.parametrize(
@@ -200,9 +179,9 @@ def test_empty_trace_is_refused(path: Path) -> None:
 def test_more_bodies_than_fit_are_refused(path: Path) -> None:
     path.write_text("".join(f'{{"timestamp": {n}, "input_length": 1{n}0000}}\n' for n in range(9)))
     chat = PRESETS["chat"]
-    requests = Requests(chat, endpoint=chat.endpoint, model=None, stream=False, seed=1)
+    made = TraceBodies(chat, endpoint=chat.endpoint, model=None, stream=False, seed=1)
     with pytest.raises(ConfigError, match="more than 1 MiB of request bodies; replay less of it"):
-        read_trace(path, requests, Excerpt(), largest=1 << 20)
+        read_trace(path, made, Excerpt(), largest=1 << 20)
 
 
 JSON = st.recursive(
@@ -229,9 +208,9 @@ def test_any_file_is_read_or_refused(lines: list[str]) -> None:
         path = Path(folder) / "trace.jsonl"
         path.write_bytes("\n".join(lines).encode(errors="surrogatepass"))
         chat = PRESETS["chat"]
-        requests = Requests(chat, endpoint=chat.endpoint, model=None, stream=False, seed=1)
+        made = TraceBodies(chat, endpoint=chat.endpoint, model=None, stream=False, seed=1)
         try:
-            trace = read_trace(path, requests, Excerpt())
+            trace = read_trace(path, made, Excerpt())
         except ConfigError as exc:
             assert str(path) in str(exc)
             return

@@ -177,6 +177,9 @@ def test_regression_is_exit_code_1(benchmark: Benchmark, tmp_path: Path) -> None
         (("--slo", "frontier.5ms=100"), "a limit on frontier.… needs --frontier"),
         (("--frontier", "1ms"), "--frontier and --requests contradict"),
         (("--slo", "goodput=95%"), "a limit on goodput needs --goodput"),
+        (("--goodput", ""), "--goodput: '': a limit is written"),
+        (("--goodput", "latency=1s,ttft=5ms"), "--goodput ttft=5ms needs --stream"),
+        (("--slo", "goodput=150%", "--goodput", "latency=1s"), "a share is at most 100%"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(

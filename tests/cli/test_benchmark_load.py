@@ -11,7 +11,6 @@ from llm_proxy.benchmark.plan import Closed, Open, Replay, Stage
 from llm_proxy.cli.benchmark_load import (
     LoadChoice,
     choose_load,
-    expected_requests,
     parse_rate,
     parse_stages,
 )
@@ -90,7 +89,7 @@ def test_stages_are_ramps_from_nothing() -> None:
         Stage(duration_s=30, rate=500),
         Stage(duration_s=5, rate=0),
     )
-    assert expected_requests(choice.load) == 500 + 9000 + 1250
+    assert choice.amount == 500 + 9000 + 1250 + 100  # with the warm-up
     assert "100/s in 10 s, 500/s in 30 s" in choice.describe().description
     assert choice.describe().rate is None
 
@@ -124,9 +123,13 @@ def test_probes_are_long_enough_for_the_answers_they_allow() -> None:
     assert choose(find_max=True, slo=["p99=30s"], duration="3s").load.duration_s == 3
 
 
-def test_more_processes_than_connections_is_refused() -> None:
+@pytest.mark.parametrize("options", [{}, {"rate": "10/s"}, {"frontier": "1ms"}])
+def test_more_processes_than_connections_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(WrongUsage, match="--processes 4 can't share --concurrency 2"):
-        choose(processes=4, concurrency=2)
+        choose(processes=4, concurrency=2, **options)
+
+
+def test_as_many_connections_as_processes_are_used_at_least() -> None:
     load = choose(processes=16).load
     assert isinstance(load, Closed)
     assert load.concurrency == 16

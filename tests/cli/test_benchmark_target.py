@@ -169,6 +169,11 @@ def test_script_must_say_yes_before_anything_costs(monkeypatch: pytest.MonkeyPat
         confirm_costs(elsewhere(), choice(), yes=False)
 
 
+def test_arrivals_by_lot_are_counted_on_average_only(capsys: pytest.CaptureFixture[str]) -> None:
+    confirm_costs(elsewhere(), choice(rate="5/s", requests=10, poisson=True), yes=True)
+    assert "About 11 requests will be sent to api.example.com" in capsys.readouterr().err
+
+
 def test_yes_still_names_the_target(capsys: pytest.CaptureFixture[str]) -> None:
     confirm_costs(elsewhere(), choice(duration="30s"), yes=True)
     printed = capsys.readouterr()

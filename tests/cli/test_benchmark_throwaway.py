@@ -37,6 +37,8 @@ def test_server_and_mock_answer_alike_and_leave_nothing(short_folders: Path) -> 
         assert targets.is_throwaway
         assert targets.pid is not None
         assert targets.direct is not None
+        assert targets.mock_pid is not None and targets.mock_key is not None
+        assert targets.mock_key.reveal() != targets.direct.keys[0].reveal()
         through, direct = ask(targets.proxied), ask(targets.direct)
         assert through.status_code == direct.status_code == 200
         assert through.content == direct.content

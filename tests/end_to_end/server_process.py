@@ -135,7 +135,7 @@ class ServerProcess:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env=self.environ,
+            env=_without_coverage(self.environ),
             start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, args=[self._process], daemon=True)
@@ -226,15 +226,19 @@ class ServerProcess:
         return [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
 
 
+def _without_coverage(environ: Mapping[str, str]) -> dict[str, str]:
+    """It would double what a server takes, and what a server runs is measured by other tests."""
+    return {name: value for name, value in environ.items() if not name.startswith("COVERAGE_")}
+
+
 def command_environment(home: Home, runtime: Path) -> dict[str, str]:
-    """That of whoever runs the tests, without a setting in it, and without coverage: that would
-    double what the processes take, and they run what tests of their parts measure."""
+    """That of whoever runs the tests, without a setting in it."""
     settings = {setting.env for setting in SETTINGS}
     kept = {
         name: value
         for name, value in os.environ.items()
         if name not in settings
-        and not name.startswith(("LLM_PROXY_", "COVERAGE_"))
+        and not name.startswith("LLM_PROXY_")
         and not name.upper().endswith("_PROXY")
     }
     return kept | {"LLM_PROXY_HOME": str(home.path), "XDG_RUNTIME_DIR": str(runtime)}

@@ -50,6 +50,15 @@ def test_fresh_machine_measures_what_the_proxy_adds(environ: dict[str, str]) -> 
     assert not (Path(environ["LLM_PROXY_HOME"])).exists()
 
 
+def test_upstream_sees_every_hang_up_through_the_proxy(environ: dict[str, str]) -> None:
+    streams = ("--stream", "--cancel-rate", "100%", "--requests", "6", "-c", "3")
+    done = run_command(environ, "benchmark", *streams, "--warm-up", "0s", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["streams"]["cancelled"] == report["direct"]["streams"]["cancelled"] == 6
+    assert report["hang_ups"] == {"sent": 6, "seen_upstream": 6}
+
+
 def test_mock_is_measured_whatever_the_environment_names(environ: dict[str, str]) -> None:
     environ |= {"PROXY_URL": "https://api.example.com", "PROXY_TOKEN": "sk-not-for-the-mock"}
     search = ("--find-max", "--slo", "p99=1us", "--rate", "0.2/s", "--duration", "100ms")

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from llm_proxy.errors import LLMProxyError
+from llm_proxy.database_url import parse_database
+from llm_proxy.errors import LLMProxyError, StoreUnavailable
 from llm_proxy.home import Home
 from llm_proxy.secrets import new_encryption_key
 from llm_proxy.server.foundation import lay_foundation
@@ -93,6 +94,16 @@ async def test_port_in_use_leaves_no_database(settings: Settings) -> None:
         reason = await failure_of(msgspec.structs.replace(settings, manage_addr=address))
         assert "--manage-addr" in reason
     assert not settings.database_path.exists()
+
+
+async def test_a_start_without_its_database_server_fails_as_any_start(settings: Settings) -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))  # and doesn't listen
+        url = parse_database(f"postgresql://u@127.0.0.1:{deaf.getsockname()[1]}/d")
+        with pytest.raises(StoreUnavailable, match="can't be reached") as caught:
+            await lay(msgspec.structs.replace(settings, database_url=url))
+    assert caught.value.exit_code == 1  # as in the background, where nothing tells more
+    assert list(settings.home.path.glob("*_key")) == []
 
 
 @pytest.mark.parametrize("field", ["listen_addr", "manage_addr"])

@@ -44,6 +44,7 @@ class Collector:
         self._at: dict[int, int] = {}  # by process: of its last frame
         self._in_flight: dict[int, int] = {}
         self._last_end = 0
+        self._least = 0  # how long the run is at least
         self._requests = self._errors = 0  # of the proxied lane
         self._recent_ttft: deque[Sequence[int]] = deque(maxlen=_TTFT_FRAMES)
 
@@ -103,12 +104,16 @@ class Collector:
         )
 
     def hang_ups(self) -> int:
-        """Answers of the proxied lane that the generator broke off so far."""
-        return self._sides[PROXIED].hang_ups()
+        """Answers of the proxied lane that the generator broke off so far, if it is to do that."""
+        return self._sides[PROXIED].hang_ups() if self._plan.workload.cancel_rate else 0
 
-    def results(
-        self, figures: Sequence[RigFigures], mock: MockFigures = NOT_WATCHED
-    ) -> Results:
+    def came_to_its_end(self) -> None:
+        """Nobody broke the run off: an open load took as long as was planned, even if the answer to
+        its last request was there before."""
+        if not isinstance(self._plan.load, Closed):
+            self._least = int(self._plan.load.duration_s * TICKS_PER_S)
+
+    def results(self, figures: Sequence[RigFigures], mock: MockFigures = NOT_WATCHED) -> Results:
         unsent = sum(one.unsent for one in figures)
         sides = self._side_reports(unsent)
         pairs, fidelity = self._pairs, self._fidelity
@@ -132,7 +137,7 @@ class Collector:
         if planned_s is None:
             return self._last_end
         planned = int(planned_s * TICKS_PER_S)
-        return max(self._last_end, min(planned, max(self._at.values(), default=0)))
+        return max(self._last_end, self._least, min(planned, max(self._at.values(), default=0)))
 
     def _load_end(self) -> int:
         """… without the time in which the last answers were only waited for."""

@@ -6,7 +6,7 @@ from typing import Final
 
 _KINDS: Final = {
     "connect": "no connection: is the target up, are backlog and file limits, also ours, enough?",
-    "timeout": "no byte within --timeout, no end within --max-time or long after the run's: raise it",
+    "timeout": "no byte within --timeout, no end within --max-time or long after the run's",
     "reset": "the connection broke before an answer: look for restarts in the target's log",
     "cut": "the answer broke off half-way: the target or its upstream hung up",
     "4xx": "refused: the answer says why, try it once with curl",

@@ -12,8 +12,6 @@ from llm_proxy.benchmark.markup import add, node
 from llm_proxy.benchmark.precision import format_rate
 from llm_proxy.benchmark.report import Frontier, Probe
 from llm_proxy.benchmark.svg_axes import (
-    HEIGHT,
-    WIDTH,
     Scale,
     frame,
     log_range,
@@ -22,9 +20,14 @@ from llm_proxy.benchmark.svg_axes import (
     x_scale,
     y_scale,
 )
+from llm_proxy.benchmark.svg_figure import drawing, figure
 
 _WIDE: Final = 12
 _NAME_HEIGHT: Final = 13.0
+_NOTE: Final = (
+    "Dots are windows, hollow where they missed a limit beside p99 or were rig-bound; dashes are "
+    "the limits. The line is the frontier."
+)
 
 
 def frontier_chart(found: Frontier) -> Element | None:
@@ -35,19 +38,13 @@ def frontier_chart(found: Frontier) -> Element | None:
     x = _rates(found, [probe.rate for probe, _p99 in measured])
     y = y_scale(*log_range([*limits, *(p99 for _probe, p99 in measured)]), is_log=True)
     title = "p99 at each rate that was tried, and the highest rate within each limit"
-    chart = node(
-        "svg",
-        node("title", title),
-        viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}",
-        role="img",
-        aria_label=title,
-    )
+    chart = drawing(title)
     names = {"x_label": "requests/s asked for", "y_label": "p99"}
     add(chart, frame(x, y, x_text=number, y_text=milliseconds, **names))
     add(chart, *_limits(x, y, limits))
     add(chart, _steps(x, y, found))
     add(chart, *(_window(x, y, probe, p99) for probe, p99 in measured))
-    return _figure(chart)
+    return figure("Throughput frontier", _NOTE, chart)
 
 
 def _rates(found: Frontier, tried: Sequence[float]) -> Scale:
@@ -56,15 +53,6 @@ def _rates(found: Frontier, tried: Sequence[float]) -> Scale:
     if max(rates) > _WIDE * min(rates):
         return x_scale(*log_range(tried), is_log=True)
     return x_scale(0.0, max(tried) * 1.04)
-
-
-def _figure(chart: Element) -> Element:
-    note = (
-        "Dots are windows, hollow where they missed a limit beside p99 or were rig-bound; dashes "
-        "are the limits. The line is the frontier."
-    )
-    caption = node("figcaption", node("strong", "Throughput frontier"), " ", node("span", note))
-    return node("figure", caption, chart)
 
 
 def _limits(x: Scale, y: Scale, limits_ms: Sequence[float]) -> Iterator[Element]:

@@ -26,6 +26,7 @@ _COLUMNS: Final = {
     "inter_token": "gap",
 }
 _OF_SECOND_TOKENS: Final = ("second_token", "inter_token")
+OF_STREAMS: Final = frozenset(("ttft", *_OF_SECOND_TOKENS))
 _SHARE_STEPS: Final = 1_000_000
 _FRACTION_OF_TICK: Final = 1e-3
 
@@ -70,7 +71,10 @@ def _parse_limit(text: str) -> GoodputLimit:
             f"{name.strip()[:40]!r} isn't a time that a request has by itself; there are "
             f"{', '.join(_COLUMNS)}"
         )
-    return GoodputLimit(figure=figure, limit_ms=parse_ms(value))
+    limit_ms = parse_ms(value)
+    if not limit_ms:
+        raise ValueError("nothing takes no time at all; give more than 0ms")
+    return GoodputLimit(figure=figure, limit_ms=limit_ms)
 
 
 class GoodputTally:

@@ -12,7 +12,8 @@ import zlib
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from typing import Final
@@ -23,7 +24,7 @@ HIGHEST: Final = 36_000_000_000  # an hour; what is longer counts as that
 _SIGNIFICANT_DIGITS: Final = 3
 _HALF_BITS: Final = 10  # each power of two has 1024 buckets, which is enough for 3 digits
 _FULL: Final = 2 << _HALF_BITS
-_TABLE_SHIFTS: Final = 11  # indices are looked up for values of up to 0.4 s
+_TABLE_SHIFTS: Final = 9  # indices are looked up for values of up to 0.1 s
 
 _COOKIE: Final = 0x1C849313
 _COMPRESSED_COOKIE: Final = 0x1C849314
@@ -39,6 +40,35 @@ class Bucket(msgspec.Struct, frozen=True):
     value_from: int
     value_to: int
     count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Indexed:
+    """Values as they are counted: worked out once, for every histogram that is to have them."""
+
+    indices: Sequence[int]
+    least: int
+    most: int
+    total: int
+    clamped: int
+
+
+def indexed(values: Collection[int]) -> Indexed:
+    values = list(values)  # an array makes its numbers anew each time it is read
+    least, most, clamped = min(values, default=0), max(values, default=0), 0
+    if least < 0 or most > HIGHEST:
+        clamped = sum(value > HIGHEST for value in values)
+        values = [min(max(value, 0), HIGHEST) for value in values]
+        least, most = min(values), max(values)
+    indices = _indices(values, most)
+    return Indexed(indices=indices, least=least, most=most, total=sum(values), clamped=clamped)
+
+
+def _indices(values: Sequence[int], most: int) -> list[int]:
+    table = _table()
+    if most < len(table):
+        return list(map(table.__getitem__, values))
+    return [table[value] if value < len(table) else _index(value) for value in values]
 
 
 class HdrHistogram:
@@ -60,18 +90,14 @@ class HdrHistogram:
         self._note(least=value, most=value, total=value * count, count=count)
         self._counts[_index(value)] += count
 
-    def record_all(self, values: Collection[int]) -> None:
+    def record_all(self, values: Collection[int] | Indexed) -> None:
         """As `record` of each, at a fraction of the cost."""
-        if not values:
+        many = values if isinstance(values, Indexed) else indexed(values)
+        if not many.indices:
             return
-        least, most = min(values), max(values)
-        table = _table()
-        if least < 0 or most >= len(table):
-            for value, count in Counter(values).items():
-                self.record(value, count)
-            return
-        self._note(least=least, most=most, total=sum(values), count=len(values))
-        self._counts.update(map(table.__getitem__, values))
+        self._note(least=many.least, most=many.most, total=many.total, count=len(many.indices))
+        self.clamped += many.clamped
+        self._counts.update(many.indices)
 
     def add(self, other: HdrHistogram) -> None:
         if not other.count:
@@ -182,13 +208,13 @@ def _bucket(index: int) -> tuple[int, int]:
 
 
 @cache
-def _table() -> array[int]:
-    """Indices by value: built in 10 ms, used from C."""
-    table = array("H", range(_FULL))
+def _table() -> list[int]:
+    """Indices by value: built in 10 ms, used from C. In an array each would be made anew."""
+    table = list(range(_FULL))
     for shift in range(1, _TABLE_SHIFTS + 1):
         first = (shift + 1) << _HALF_BITS
         for index in range(first, first + (1 << _HALF_BITS)):
-            table.extend(array("H", (index,)) * (1 << shift))
+            table.extend([index] * (1 << shift))
     return table
 
 

@@ -6,7 +6,7 @@ from xml.etree.ElementTree import Element
 
 from llm_proxy.benchmark.frontier import limit_text
 from llm_proxy.benchmark.frontier_chart import frontier_chart
-from llm_proxy.benchmark.html_sections import probes_table
+from llm_proxy.benchmark.html_runs import probes_table
 from llm_proxy.benchmark.html_tables import section, table
 from llm_proxy.benchmark.markup import Child, node
 from llm_proxy.benchmark.precision import format_ms, format_rate

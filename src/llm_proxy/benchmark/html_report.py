@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from importlib import resources
 from xml.etree.ElementTree import Element
 
+from llm_proxy.benchmark import html_runs as runs
 from llm_proxy.benchmark import html_sections as parts
 from llm_proxy.benchmark import svg_charts as charts
 from llm_proxy.benchmark.certainty import shares_of, spreads
@@ -38,10 +39,10 @@ def _body(report: Report) -> Element:
         parts.streams_section(report),
         parts.fidelity_section(report),
         parts.server_timing_section(report),
-        parts.comparison_section(report),
-        parts.find_max_section(report),
+        runs.comparison_section(report),
+        runs.find_max_section(report),
         frontier_section(report),
-        parts.runs_section(report),
+        runs.runs_section(report),
         parts.answers_section(report),
         parts.process_section(report),
         _conditions(report),
@@ -198,10 +199,11 @@ def _conditions(report: Report) -> Element:
 
 def _generator(rig: RigVerdict) -> str:
     processes = counted(rig.processes, "process|processes")
+    mock = "" if rig.mock_cpu_share is None else f"; the mock at {rig.mock_cpu_share:.0%} of one"
     return (
         f"{rig.verdict}; {processes}, the busiest at {rig.cpu_share:.0%} of a core, its loop late "
         f"by {format_ms(rig.loop_lag_p99_ms)} (p99); {rig.unsent:,} unsent, "
-        f"{counted(rig.reconnects, 'reconnect')}"
+        f"{counted(rig.reconnects, 'reconnect')}{mock}"
     )
 
 

@@ -1,9 +1,7 @@
-"""The sections of the HTML report that only some runs have."""
+"""The sections of the HTML report about one run, if it measured them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
 from xml.etree.ElementTree import Element
 
 from llm_proxy.benchmark.certainty import around, cpu_share
@@ -18,18 +16,15 @@ from llm_proxy.benchmark.html_tables import (
 )
 from llm_proxy.benchmark.interval_chart import interval_chart
 from llm_proxy.benchmark.markup import Child, node
-from llm_proxy.benchmark.metric import Metric, parse_metric
 from llm_proxy.benchmark.precision import (
-    format_met,
     format_ms,
     format_number,
     format_rate,
     format_share,
 )
-from llm_proxy.benchmark.report import Change, Distribution, Probe, Report, Streams
+from llm_proxy.benchmark.report import Distribution, HangUps, Report, Streams
 from llm_proxy.benchmark.svg_axes import WIDTH
-
-_FEW: Final = ("mean", "p50", "p90", "p99", "p99.9", "max")
+from llm_proxy.benchmark.svg_figure import drawing
 
 
 def added_section(report: Report) -> Element | None:
@@ -59,7 +54,7 @@ def streams_section(report: Report) -> Element | None:
             rows[f"{prefix}between tokens"] = streams.inter_token_ms
     if report.streams is None:
         return None
-    return section("Streams", distributions(rows), _stream_facts(report.streams))
+    return section("Streams", distributions(rows), _stream_facts(report.streams, report.hang_ups))
 
 
 def fidelity_section(report: Report) -> Element | None:
@@ -159,103 +154,11 @@ def process_section(report: Report) -> Element | None:
     )
 
 
-def runs_section(report: Report) -> Element | None:
-    if not report.runs:
-        return None
-    has_added = any(run.added_typical_ms is not None for run in report.runs)
-    rows: list[list[Child]] = [
-        [
-            str(i),
-            f"{format_rate(run.requests_per_second)}/s",
-            *(_ms(run.latency_ms, name) for name in ("p50", "p99", "max")),
-            f"{run.errors:,}",
-            *([format_ms(run.added_typical_ms)] if has_added else []),
-            *([] if run.goodput_share is None else [format_met(run.goodput_share)]),
-        ]
-        for i, run in enumerate(report.runs, 1)
-    ]
-    head = ["run", "rate", "p50", "p99", "max", "errors", *(["added"] if has_added else [])]
-    if report.goodput is not None:
-        head.append("goodput")
-    note = "The figures of this page are those of the median run."
-    return section("Repeats", node("p", note, class_="note"), table(head, rows))
-
-
-def find_max_section(report: Report) -> Element | None:
-    found = report.find_max
-    if found is None:
-        return None
-    return section(
-        "The highest rate",
-        node("p", found.note),
-        node("p", "Limits: " + ", ".join(found.slo), class_="note"),
-        probes_table(found.probes),
-    )
-
-
-def probes_table(probes: Sequence[Probe]) -> Element:
-    rows: list[list[Child]] = [
-        [
-            f"{format_rate(probe.rate)}/s" + (" (confirming)" if probe.is_confirmation else ""),
-            f"{format_rate(probe.requests_per_second)}/s",
-            _ms(probe.latency_ms, "p50"),
-            _ms(probe.latency_ms, "p99"),
-            node("span", mark(probe.passed), " ", _reason(probe)),
-        ]
-        for probe in probes
-    ]
-    return table(["asked for", "answered", "p50", "p99", "limits"], rows)
-
-
-def comparison_section(report: Report) -> Element | None:
-    comparison = report.comparison
-    if comparison is None:
-        return None
-    rows: list[list[Child]] = []
-    for change in comparison.changes:
-        metric = parse_metric(change.metric)
-        rows.append(
-            [
-                change.metric,
-                metric.show(change.old),
-                metric.show(change.new),
-                _change(metric, change),
-            ]
-        )
-    return section(
-        "Compared with an earlier report",
-        node("p", f"{comparison.file}, of {comparison.started_at}", class_="note"),
-        *(node("p", "⚠ ", warning, class_="warning") for warning in comparison.warnings),
-        table(["", "then", "now", "change"], rows),
-    )
-
-
-def _reason(probe: Probe) -> str:
-    return "; ".join(filter(None, (probe.reason, "rig-bound" if probe.rig_bound else "")))
-
-
-def _change(metric: Metric, change: Change) -> Element:
-    """Better or worse in words too; a change of nothing is neither."""
-    text = "from 0" if change.change is None else f"{change.change * 100:+.3g} %"
-    if change.new == change.old:
-        return node("span", "none")
-    is_better = (change.new > change.old) == metric.more_is_better
-    word, class_ = ("better", "pass") if is_better else ("worse", "fail")
-    return node("span", f"{text} ", node("span", word, class_=class_))
-
-
 def _shares(means: dict[str, float]) -> Element:
     """The means lie end to end: they add up, as percentiles don't."""
     whole = sum(max(mean, 0.0) for mean in means.values()) or 1.0
     text = ", ".join(f"{name} {max(mean, 0.0) / whole:.0%}" for name, mean in means.items())
-    bar = node(
-        "svg",
-        node("title", text),
-        viewBox=f"0 0 {WIDTH:g} 44",
-        role="img",
-        aria_label=text,
-        class_="shares",
-    )
+    bar = drawing(text, height=44, class_="shares")
     at = 0.0
     for name, mean in means.items():
         width = max(mean, 0.0) / whole * WIDTH
@@ -268,7 +171,7 @@ def _shares(means: dict[str, float]) -> Element:
     return bar
 
 
-def _stream_facts(streams: Streams) -> Element:
+def _stream_facts(streams: Streams, hang_ups: HangUps | None) -> Element:
     per_stream = streams.tokens_per_second_per_stream
     return facts(
         {
@@ -279,13 +182,15 @@ def _stream_facts(streams: Streams) -> Element:
             "cut": f"{streams.cut:,}",
             "broken": f"{streams.broken:,}",
             "cancelled": f"{streams.cancelled:,}" if streams.cancelled else None,
+            "hang-ups": None if hang_ups is None else _seen(hang_ups),
         }
     )
 
 
+def _seen(hang_ups: HangUps) -> str:
+    sent, seen = hang_ups.sent, hang_ups.seen_upstream
+    return f"{sent:,} sent" + ("" if seen is None else f", {seen:,} seen by the upstream")
+
+
 def _count(statuses: dict[str, int], errors: dict[str, int], name: str) -> int:
     return statuses.get(name, errors.get(name, 0))
-
-
-def _ms(distribution: Distribution | None, name: str) -> str:
-    return format_ms(None if distribution is None else getattr(distribution, name))

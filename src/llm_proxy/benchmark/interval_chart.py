@@ -8,6 +8,7 @@ from xml.etree.ElementTree import Element
 from llm_proxy.benchmark.markup import add, node
 from llm_proxy.benchmark.report import Added
 from llm_proxy.benchmark.svg_axes import WIDTH, Scale, linear_ticks, milliseconds
+from llm_proxy.benchmark.svg_figure import drawing
 
 _HEIGHT: Final = 84.0
 _MIDDLE: Final = 30.0
@@ -22,14 +23,7 @@ def interval_chart(name: str, added: Added) -> Element:
         f"{milliseconds(high)}"
     )
     x = _scale(added)
-    chart = node(
-        "svg",
-        node("title", text),
-        viewBox=f"0 0 {WIDTH:g} {_HEIGHT:g}",
-        role="img",
-        aria_label=text,
-        class_="interval",
-    )
+    chart = drawing(text, height=_HEIGHT, class_="interval")
     for value in linear_ticks(x.low, x.high, 5):
         add(chart, *_tick(x, 0.0 if abs(value) < 1e-12 else value))
     add(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import compress
 from operator import add
 from typing import Final
 
+from llm_proxy.benchmark.hdr_histogram import Indexed, indexed
 from llm_proxy.benchmark.plan import DIRECT
 from llm_proxy.benchmark.samples import CANCELLED, OK, OUTCOMES, Samples
 
@@ -26,18 +28,31 @@ class LaneRows:
         self._in_lane = samples.lane.tobytes().translate(table)
         self._outcomes = bytes(compress(samples.outcome, self._in_lane))
         self._is_answered = _both(self._in_lane, samples.outcome.tobytes().translate(_IS_OK))
+        self._is_all_answered = self._is_answered == self._in_lane
+        self._columns: dict[str, list[int]] = {}
         self.is_on_time = not any(samples.late)
         self.latency = self._latency(self._in_lane)
-        self.answered_latency = self._latency(self._is_answered)
+        self.answered_latency = (
+            self.latency if self._is_all_answered else self._latency(self._is_answered)
+        )
 
     def __len__(self) -> int:
         return len(self._outcomes)
 
     def column(self, name: str) -> Sequence[int]:
-        return _picked(getattr(self._samples, name), self._in_lane)
+        if name not in self._columns:
+            self._columns[name] = _picked(getattr(self._samples, name), self._in_lane)
+        return self._columns[name]
 
     def answered(self, name: str) -> Sequence[int]:
+        if self._is_all_answered:
+            return self.column(name)
         return _picked(getattr(self._samples, name), self._is_answered)
+
+    @cached_property
+    def indexed_latency(self) -> Indexed:
+        """Of those that ended well, for the several histograms that count it."""
+        return indexed(self.answered_latency)
 
     def measured(self, name: str) -> Sequence[int]:
         """Of those that ended well and have a value."""
@@ -71,8 +86,8 @@ class LaneRows:
         return list(map(add, service, _picked(self._samples.late, mask)))
 
 
-def _picked(column: array[int], mask: bytes) -> Sequence[int]:
-    return list(compress(column, mask)) if 0 in mask else column
+def _picked(column: array[int], mask: bytes) -> list[int]:
+    return list(compress(column, mask)) if 0 in mask else column.tolist()
 
 
 def _both(left: bytes, right: bytes) -> bytes:

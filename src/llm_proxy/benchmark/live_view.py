@@ -28,26 +28,22 @@ _NOTHING: Final = Live(
 
 
 class LiveView:
-    """A few lines that are redrawn four times a second and gone at the end; quiet in a pipe.
-
-    `console` is one on stderr. The totals are those of a phase that names none of its own.
-    """
+    """A few lines that are redrawn four times a second and gone at the end; quiet in a pipe."""
 
     def __init__(
         self,
         console: Console,
         *,
         title: str,
-        total_s: float | None,
-        total_requests: int | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`console` is one on stderr."""
         self._clock = clock
         self._console = console
         self._has_blocks = has_unicode(console)
         self._title = title
-        self._totals = total_s, total_requests
-        self._total_s, self._total_requests = total_s, total_requests
+        self._total_s: float | None = None
+        self._total_requests: int | None = None
         self._phase = ""
         self._live = _NOTHING
         self._drawn_at = -math.inf
@@ -76,10 +72,9 @@ class LiveView:
     def phase(
         self, text: str, *, total_s: float | None = None, total_requests: int | None = None
     ) -> None:
-        """What begins now, such as "warm-up", "run 2 of 5" or "probing 400/s"."""
+        """What begins now, such as "warm-up" or "run 2 of 5", and how much of it there is."""
         self._phase = text
-        has_own = total_s is not None or total_requests is not None
-        self._total_s, self._total_requests = (total_s, total_requests) if has_own else self._totals
+        self._total_s, self._total_requests = total_s, total_requests
         self._live = _NOTHING
         self._draw()
         self._drawn_at = -math.inf  # its first figures come at once

@@ -40,7 +40,7 @@ class MockConnection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[Request] = deque()
         self._sender: Sender | None = None
-        self._answered: Request | None = None  # the one that is being answered
+        self._under_way: Request | None = None  # the one that is being answered
         self._malformed: Refused | None = None
         self._owes_continue = False
         self.is_write_paused = False  # the client reads too slowly
@@ -76,7 +76,7 @@ class MockConnection(asyncio.Protocol):
             self._sender.abort()
 
     def _note_hang_ups(self) -> None:
-        unanswered = [] if self._answered is None else [self._answered]
+        unanswered = [] if self._under_way is None else [self._under_way]
         for request in (*unanswered, *self._queue):
             self._server.service.hang_ups.note(request)
 
@@ -178,11 +178,11 @@ class MockConnection(asyncio.Protocol):
             waits=self._server.waits,
             done=self._on_answered,
         )
-        self._sender, self._answered = sender, request
+        self._sender, self._under_way = sender, request
         sender.start(*self._server.service.answer(request))
 
     def _on_answered(self, keep_alive: bool) -> None:
-        self._sender = self._answered = None
+        self._sender = self._under_way = None
         self._last_active = self._loop.time()
         if not keep_alive:
             self.close()

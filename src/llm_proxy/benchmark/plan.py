@@ -13,7 +13,6 @@ PROXIED: Final = 0  # the lane of the target, and of the direct baseline beside 
 DIRECT: Final = 1
 LANES: Final = ("proxied", "direct")
 
-Wire = Literal["plain", "stream"]
 Order = Literal["shuffled", "in turn"]
 _SHORTEST_S: Final = 0.001  # of a replay whose requests come all at once
 

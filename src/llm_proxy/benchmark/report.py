@@ -229,7 +229,7 @@ class Frontier(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """A limit that was asked for: an SLO, the error rate, or a regression."""
+    """A limit that was asked for, or that a run always has: no lost generator process."""
 
     kind: Literal["slo", "error-rate", "regression", "rig"]
     name: str  # p99<=50ms
@@ -265,8 +265,11 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     event_loop: str
 
 
+LoadModel = Literal["closed", "constant", "poisson", "stages", "replay", "find-max", "frontier"]
+
+
 class LoadDescription(msgspec.Struct, frozen=True, kw_only=True):
-    model: Literal["closed", "constant", "poisson", "stages", "find-max", "frontier", "replay"]
+    model: LoadModel
     description: str  # for people: "closed, 10 connections, 10 s"
     concurrency: int | None
     rate: float | None

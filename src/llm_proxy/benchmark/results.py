@@ -20,7 +20,3 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     spread: dict[str, Spread]
     hang_ups: HangUps | None = None
     histograms: dict[str, HdrHistogram]  # by tag: proxied.latency, proxied.service, direct.…
-
-    @property
-    def latency_histogram(self) -> HdrHistogram:
-        return self.histograms["proxied.latency"]

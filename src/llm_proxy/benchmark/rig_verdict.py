@@ -10,6 +10,7 @@ from llm_proxy.benchmark.report import Distribution, RigVerdict
 from llm_proxy.benchmark.samples import RigFigures
 
 _MOST_CPU: Final = 0.85
+_SHORTEST_S: Final = 0.1  # the CPU time of less is that of beginning and ending
 _MOST_OF_MEDIAN: Final = 0.1  # that the rig may add to it
 _MOST_OF_TAIL: Final = 0.5  # … of the p99 latency
 _NO_MATTER_MS: Final = 0.25  # as a median, however short the latency is
@@ -35,7 +36,7 @@ def rig_verdict(
     shares = {one.process: _share(one.cpu_s, one) for one in figures}
     reasons = [
         *_lost(figures),
-        *_busy(shares),
+        *_busy(figures, shares),
         *_behind(figures, shares),
         *_mock(mock_cpu_share),
         *_lag(figures, latency_ms),
@@ -69,8 +70,9 @@ def _lost(figures: Sequence[RigFigures]) -> Iterator[str]:
             yield f"{one.lost}, and the run ended there: its last figures are missing"
 
 
-def _busy(shares: dict[int, float]) -> Iterator[str]:
-    busy = [share for share in shares.values() if share > _MOST_CPU]
+def _busy(figures: Sequence[RigFigures], shares: dict[int, float]) -> Iterator[str]:
+    long = [shares[one.process] for one in figures if one.wall_s >= _SHORTEST_S]
+    busy = [share for share in long if share > _MOST_CPU]
     if busy:
         yield (
             f"{len(busy)} of {len(shares)} generator processes used up to "

@@ -21,18 +21,10 @@ class Column(msgspec.Struct, frozen=True):
     is_text: bool = False  # else numbers
 
 
-def _times(field: str) -> _Values:
+def _measured(field: str, show: Callable[[int], str]) -> _Values:
     def values(frame: Frame, run: int) -> list[str]:
         column = getattr(frame.samples, field)
-        return ["" if ticks == NONE else _ms(ticks) for ticks in column]
-
-    return values
-
-
-def _numbers(field: str) -> _Values:
-    def values(frame: Frame, run: int) -> list[str]:
-        column = getattr(frame.samples, field)
-        return ["" if number == NONE else str(number) for number in column]
+        return ["" if value == NONE else show(value) for value in column]
 
     return values
 
@@ -97,17 +89,17 @@ COLUMNS: Final = (
     Column("status", _status),
     Column("latency_ms", _latency),
     Column("service_ms", _service),
-    Column("late_ms", _times("late")),
-    Column("first_byte_ms", _times("first_byte")),
-    Column("ttft_ms", _times("first_token")),
-    Column("second_token_ms", _times("second_token")),
+    Column("late_ms", _measured("late", _ms)),
+    Column("first_byte_ms", _measured("first_byte", _ms)),
+    Column("ttft_ms", _measured("first_token", _ms)),
+    Column("second_token_ms", _measured("second_token", _ms)),
     Column("tokens", _of_streams("tokens")),
-    Column("received_bytes", _numbers("received")),
-    Column("proxy_ms", _times("proxy")),
-    Column("upstream_ms", _times("upstream")),
-    Column("body", _numbers("body")),
-    Column("pair", _numbers("pair")),
-    Column("gap_ms", _times("gap")),
+    Column("received_bytes", _measured("received", str)),
+    Column("proxy_ms", _measured("proxy", _ms)),
+    Column("upstream_ms", _measured("upstream", _ms)),
+    Column("body", _measured("body", str)),
+    Column("pair", _measured("pair", str)),
+    Column("gap_ms", _measured("gap", _ms)),
     Column("stalls", _of_streams("stalls")),
-    Column("sent_bytes", _numbers("sent")),
+    Column("sent_bytes", _measured("sent", str)),
 )

@@ -20,7 +20,7 @@ class Service:
 
     thresholds: tuple[Threshold, ...]
     max_error_rate: float
-    start_rate: float
+    first_rate: float
     p99_limits_ms: tuple[float, ...] = ()  # ascending
 
     @property

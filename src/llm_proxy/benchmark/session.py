@@ -81,6 +81,7 @@ class Course:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     results: Results
+    last: Results  # … of the last run or probe, whichever stands for all
     process: ProcessUsage | None
     spread: dict[str, Spread]
     runs: tuple[Run, ...] = ()  # of several
@@ -150,11 +151,13 @@ class Session:
     async def _measure(self, plan: Plan, title: str) -> _Measurement:
         collector = Collector(plan, goodput=self._goodput)
         self._run += 1
-        self._view.phase(title, total_s=_length_s(plan.load), total_requests=_amount(plan.load))
+        self._view.phase(title, total_s=plan.load.duration_s, total_requests=_amount(plan.load))
         self._watch_usage()
         if self._mock is not None:
             await self._mock.start()
         figures = await self._observe(plan, collector, is_measured=True)
+        if not (self._is_stopped or any(one.lost for one in figures)):
+            collector.came_to_its_end()
         seen = NOT_WATCHED if self._mock is None else await self._mock.finish(collector.hang_ups())
         results = collector.results(figures, seen)
         sent = results.side.requests - results.side.error_kinds.get(OUTCOMES[UNSENT], 0)
@@ -208,6 +211,7 @@ class Session:
         chosen = done[median_run(runs)]
         return Measured(
             results=chosen.results,
+            last=done[-1].results,
             process=chosen.process,
             spread=chosen.results.spread if len(runs) == 1 else spread_of(runs),
             runs=runs if len(runs) > 1 else (),
@@ -227,8 +231,8 @@ class Session:
 
         search = RateSearch(probe, service.limits, most_probes=service.most_probes)
         with suppress(Interrupted):
-            await search.run(service.start_rate)
-        measured = self._median([done[search.chosen]])
+            await search.run(service.first_rate)
+        measured = replace(self._median([done[search.chosen]]), last=done[-1].results)
         if service.p99_limits_ms:
             return replace(measured, frontier=frontier(search, service.p99_limits_ms))
         return replace(measured, find_max=find_max(search, service.slo))
@@ -259,10 +263,6 @@ def _whole(done: list[_Measurement]) -> list[_Measurement]:
 
 def _title(number: int, runs: int) -> str:
     return "running" if runs == 1 else f"run {number} of {runs}"
-
-
-def _length_s(load: Load) -> float | None:
-    return load.duration_s
 
 
 def _amount(load: Load) -> int | None:

@@ -59,9 +59,9 @@ class SideTally:
         self._sent += sum(rows.column("sent"))
         self._received += sum(rows.column("received"))
         if rows.is_on_time:
-            self._on_time.record_all(rows.answered_latency)
+            self._on_time.record_all(rows.indexed_latency)
         else:
-            self._latency.record_all(rows.answered_latency)
+            self._latency.record_all(rows.indexed_latency)
             self._service.record_all(rows.answered("service"))
         self._first_byte.record_all(rows.measured("first_byte"))
         self._goodput.add(rows)
@@ -210,7 +210,9 @@ class _TimingTally:
             return
         upstream = rows.answered("upstream")
         seen = rows.answered("service" if self._seen_as == "service" else "first_byte")
+        is_latency = rows.is_on_time and self._seen_as == "service"
         if min(proxy) < 0:
+            is_latency = False
             has_timing = [inside >= 0 for inside in proxy]
             proxy, upstream, seen = (
                 list(compress(column, has_timing)) for column in (proxy, upstream, seen)
@@ -220,9 +222,9 @@ class _TimingTally:
         unexplained = list(map(sub, map(sub, seen, proxy), upstream))
         if min(unexplained) < 0:  # both are rounded
             self._excessive += sum(ticks < 0 for ticks in unexplained)
-            unexplained = [max(ticks, 0) for ticks in unexplained]
+            unexplained = [ticks if ticks > 0 else 0 for ticks in unexplained]
         self._unexplained.record_all(unexplained)
-        self._seen.record_all(seen)
+        self._seen.record_all(rows.indexed_latency if is_latency else seen)
 
     def server_timing(self) -> ServerTiming | None:
         proxy, upstream = distribution(self._proxy), distribution(self._upstream)

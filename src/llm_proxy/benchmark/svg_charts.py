@@ -11,7 +11,6 @@ from llm_proxy.benchmark.report import Histogram, Report, Second
 from llm_proxy.benchmark.svg_axes import (
     HEIGHT,
     TOP,
-    WIDTH,
     Scale,
     frame,
     log_range,
@@ -21,6 +20,7 @@ from llm_proxy.benchmark.svg_axes import (
     x_scale,
     y_scale,
 )
+from llm_proxy.benchmark.svg_figure import drawing, figure
 
 Point = tuple[float, float]
 NAMES: Final = {"proxied": "proxied", "direct": "direct"}
@@ -39,13 +39,13 @@ def cdf_chart(report: Report) -> Element | None:
         *log_range([ms for points in curves.values() for ms, _share in points]), is_log=True
     )
     y = y_scale(0.0, 1.0)
-    chart = _svg("Latency: the share of requests that were at most as slow")
+    chart = drawing("Latency: the share of requests that were at most as slow")
     add(chart, _frame(x, y, y_label="share of requests", y_text=percent))
     for lane, points in curves.items():
         visible = [(max(ms, x.low), share) for ms, share in points]
         add(chart, _steps(x, y, visible, f"line {lane}"))
     add(chart, *_curve_names(x, y, curves))
-    return _figure(
+    return figure(
         "Latency, cumulative", "From the intended start of each request. Left is faster.", chart
     )
 
@@ -58,12 +58,12 @@ def histogram_chart(report: Report) -> Element | None:
         return None
     x = x_scale(*log_range([ms for one in shown for ms in one.edges_ms]), is_log=True)
     y = y_scale(0.0, max(max(one.counts) for one in shown) * 1.04)
-    chart = _svg("Latency: how many requests were as slow")
+    chart = drawing("Latency: how many requests were as slow")
     add(chart, _frame(x, y, y_label="requests", y_text=number))
     add(chart, *_bars(x, y, bars))
     if outline is not None:
         add(chart, _polyline(_outline(x, y, outline), "line direct"))
-    return _figure("Latency, histogram", "Bins of equal width on a logarithmic axis.", chart)
+    return figure("Latency, histogram", "Bins of equal width on a logarithmic axis.", chart)
 
 
 def rate_chart(report: Report) -> Element | None:
@@ -75,13 +75,13 @@ def rate_chart(report: Report) -> Element | None:
     top = max(second.requests_per_second for second in series)
     y = y_scale(0.0, top * 1.12 or 1.0)
     points = [(_middle(second), second.requests_per_second) for second in series]
-    chart = _svg("Requests a second over the run; errors are marked")
+    chart = drawing("Requests a second over the run; errors are marked")
     add(chart, _frame(x, y, y_label="requests/s", x_label="seconds", x_text=number, y_text=number))
     add(chart, *_line(x, y, points, "line proxied"))
     add(chart, *(_error_mark(x, y, second) for second in series if second.errors))
     failed = sum(second.errors for second in series)
     note = f"▲ marks slices with errors ({failed:,} in all)." if failed else "No errors."
-    return _figure("Rate over time", note, chart)
+    return figure("Rate over time", note, chart)
 
 
 def latency_chart(report: Report) -> Element | None:
@@ -99,7 +99,7 @@ def latency_chart(report: Report) -> Element | None:
     if not known:
         return None
     x, y = _time_scale(report.series, right=_ROOM_FOR_NAMES), _latency_scale(known)
-    chart = _svg("Latency over the run: p50 and p99")
+    chart = drawing("Latency over the run: p50 and p99")
     add(
         chart,
         _frame(x, y, y_label="latency", x_label="seconds", x_text=number, y_text=milliseconds),
@@ -111,7 +111,7 @@ def latency_chart(report: Report) -> Element | None:
         if last is not None:
             ends.append((y(max(last, y.low)), f"{NAMES[lane]} {name}", lane))
     add(chart, *_names_at_the_end(x, ends))
-    return _figure("Latency over time", "Solid: p50. Dashed: p99.", chart)
+    return figure("Latency over time", "Solid: p50. Dashed: p99.", chart)
 
 
 def _latency_scale(known: Sequence[float]) -> Scale:
@@ -119,21 +119,6 @@ def _latency_scale(known: Sequence[float]) -> Scale:
     if max(known) > 12 * min(known):
         return y_scale(*log_range(known), is_log=True)
     return y_scale(0.0, max(known) * 1.1)
-
-
-def _svg(title: str) -> Element:
-    return node(
-        "svg",
-        node("title", title),
-        viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}",
-        role="img",
-        aria_label=title,
-    )
-
-
-def _figure(title: str, note: str, chart: Element) -> Element:
-    caption = node("figcaption", node("strong", title), " ", node("span", note))
-    return node("figure", caption, chart)
 
 
 def _frame(

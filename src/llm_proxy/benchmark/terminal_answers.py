@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 from rich.text import Text
 
 from llm_proxy.benchmark.error_hints import error_hint
+from llm_proxy.benchmark.plan import LANES
 from llm_proxy.benchmark.report import Fidelity, Report, Side
 from llm_proxy.benchmark.terminal_page import Page
 from llm_proxy.benchmark.text_table import Cell
 
 _MOST_CODES: Final = 8
 _SIZES: Final = ("B", "kB", "MB", "GB", "TB")
+_CANCELLED: Final = "hung up on by the generator, as asked or at the end"
 _CLASSES: Final = ("4xx", "5xx")  # errors that the status codes tell apart
 
 
@@ -22,9 +24,8 @@ def show_answers(page: Page, report: Report) -> None:
         return
     sides: list[Side] = [report] if report.direct is None else [report, report.direct]
     page.heading("Answers")
-    head: list[Cell] = ["", *(Text(name, style="dim") for name in ("proxied", "direct")), ""]
-    rows: list[Sequence[Cell]] = [head] if len(sides) > 1 else []
-    page.table([*rows, *_rows(sides)], "l" + "r" * len(sides) + "w")
+    head = ("", *LANES, "") if len(sides) > 1 else ()
+    page.table(_rows(sides), "l" + "r" * len(sides) + "w", head=head)
     if report.fidelity is not None:
         page.line(_fidelity(report.fidelity), hanging=2)
 
@@ -45,7 +46,7 @@ def _rows(sides: list[Side]) -> Iterator[list[Cell]]:
         if kind not in _CLASSES:
             yield _row(kind, [side.error_kinds for side in sides])
     if any(side.cancelled for side in sides):
-        yield ["cancelled", *(f"{side.cancelled:,}" for side in sides), "hung up on, as asked"]
+        yield ["cancelled", *(f"{side.cancelled:,}" for side in sides), _CANCELLED]
     yield ["sent", *(format_size(side.bytes_sent) for side in sides), ""]
     yield ["received", *(format_size(side.bytes_received) for side in sides), ""]
 

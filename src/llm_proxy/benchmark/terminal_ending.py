@@ -13,6 +13,7 @@ from llm_proxy.benchmark.precision import format_ms
 from llm_proxy.benchmark.report import Report
 from llm_proxy.benchmark.terminal_page import Page
 
+_SHOWN_WAIT: Final = 0.05
 # A word of a command line, with what is quoted in it.
 _WORD: Final = re.compile(r"""(?:[^\s'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*"|['"\\])+""", re.DOTALL)
 
@@ -69,6 +70,10 @@ def _generator(report: Report) -> Iterator[str]:
     rig = report.rig
     processes = "1 process" if rig.processes == 1 else f"{rig.processes} processes, the busiest"
     yield f"{processes} {rig.cpu_share:.0%} of a core".replace("%", " %")
+    if rig.mock_cpu_share is not None:
+        yield f"the mock {rig.mock_cpu_share:.0%} of one".replace("%", " %")
+    if rig.waited_share >= _SHOWN_WAIT:
+        yield f"waited {rig.waited_share:.0%} of the time for a core".replace("%", " %")
     if rig.loop_lag_max_ms:  # else the run was over before it could be seen
         lag = [format_ms(value) for value in (rig.loop_lag_p50_ms, rig.loop_lag_p99_ms)]
         yield f"loop lag p50 {lag[0]}, p99 {lag[1]}, max {format_ms(rig.loop_lag_max_ms)}"

@@ -63,11 +63,12 @@ def show_times(
 ) -> None:
     """A row each of those that were measured; `known` by row, as `spreads` takes it."""
     columns = _columns(page)
-    lines: list[list[Cell]] = [["", *(Text(name, style="dim") for name in columns)]]
-    for name, times in rows:
-        if times is not None:
-            lines.append([name, *_cells(times, columns, spreads(times, known.get(name)))])
-    page.table(lines, "l" + "r" * len(columns))
+    lines = [
+        [name, *_cells(times, columns, spreads(times, known.get(name)))]
+        for name, times in rows
+        if times is not None
+    ]
+    page.table(lines, "l" + "r" * len(columns), head=("", *columns))
 
 
 def _columns(page: Page) -> tuple[str, ...]:

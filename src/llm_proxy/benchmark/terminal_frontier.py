@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 from rich.text import Text
@@ -23,9 +23,11 @@ def show_frontier(page: Page, report: Report) -> None:
         return
     page.heading("The highest rate within each limit of p99")
     top = max((point.rate or 0.0 for point in found.points), default=0.0)
-    rows: list[Sequence[Cell]] = [_dim(("p99 within", "rate", "answered", "p99", "", ""))]
-    rows += [_point_cells(page, point, top) for point in found.points]
-    page.table(rows, "rrrrll")
+    page.table(
+        [_point_cells(page, point, top) for point in found.points],
+        "rrrrll",
+        head=("p99 within", "rate", "answered", "p99", "", ""),
+    )
     page.blank()
     page.line(found.note)
     for point in found.points:
@@ -58,11 +60,14 @@ def _bar(page: Page, share: float) -> str:
 
 
 def _show_probes(page: Page, found: Frontier) -> None:
-    page.heading("Rates that were tried")
+    if found.probes:
+        page.heading("Rates that were tried")
     limits_ms = [point.p99_limit_ms for point in found.points]
-    rows: list[Sequence[Cell]] = [_dim(("asked for", "answered", "p50", "p99", "p99 within"))]
-    rows += [_probe_cells(page, probe, limits_ms) for probe in found.probes]
-    page.table(rows, "rrrrw")
+    page.table(
+        [_probe_cells(page, probe, limits_ms) for probe in found.probes],
+        "rrrrw",
+        head=("asked for", "answered", "p50", "p99", "p99 within"),
+    )
 
 
 def _probe_cells(page: Page, probe: Probe, limits_ms: Iterable[float]) -> list[Cell]:
@@ -79,7 +84,3 @@ def _probe_cells(page: Page, probe: Probe, limits_ms: Iterable[float]) -> list[C
     times = ["-", "-"] if latency is None else [format_ms(latency.p50), format_ms(latency.p99)]
     rates = [f"{format_rate(rate)}/s" for rate in (probe.rate, probe.requests_per_second)]
     return [*rates, *times, verdict]
-
-
-def _dim(names: Sequence[str]) -> list[Cell]:
-    return [Text(name, style="dim") for name in names]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from rich.cells import chop_cells
@@ -56,9 +56,14 @@ class Page:
         """Never broken here, so that what is copied from a terminal is what was printed."""
         self._print(_indented(Text(text, style=style), 0))
 
-    def table(self, rows: Sequence[Sequence[Cell]], aligns: str) -> None:
-        """See `table_lines`."""
-        lines = table_lines(rows, aligns=aligns, width=self.width, console=self._console)
+    def table(
+        self, rows: Iterable[Sequence[Cell]], aligns: str, *, head: Sequence[str] = ()
+    ) -> None:
+        """See `table_lines`; `head` are the names of the columns, where there are rows."""
+        cells = list(rows)
+        if head and cells:
+            cells.insert(0, [Text(name, style="dim") for name in head])
+        lines = table_lines(cells, aligns=aligns, width=self.width, console=self._console)
         for line in lines:
             self._print(_indented(line, 0))
 

@@ -23,13 +23,14 @@ def show_runs(page: Page, report: Report) -> None:
     page.heading("Repeats")
     columns = [it for it in _columns(report.runs) if _is_shown(it[0][0], it[1])]
     shown = [[show(value) for value in values] for (_, show), values in columns]
-    rows: list[Sequence[Cell]] = [_dim(["run", *(name for (name, _), _ in columns), ""])]
+    rows: list[list[Cell]] = []
     for i, run in enumerate(report.runs):
         rows.append([str(i + 1), *(column[i] for column in shown), "above" * _is_of(run, report)])
     for name, pick in (("median", median), ("least", min), ("most", max)):
         summary = [show(pick(_known(values))) for (_, show), values in columns]
         rows.append([Text(cell, style="bold" * (pick is median)) for cell in (name, *summary, "")])
-    page.table(rows, "r" * (len(columns) + 1) + "l")
+    head = ("run", *(name for (name, _), _ in columns), "")
+    page.table(rows, "r" * (len(columns) + 1) + "l", head=head)
 
 
 def show_find_max(page: Page, report: Report) -> None:
@@ -42,9 +43,8 @@ def show_find_max(page: Page, report: Report) -> None:
         page.line(Text.assemble((f"{format_rate(found.rate)} requests/s", style)))
     page.line(found.note)
     page.blank()
-    rows: list[Sequence[Cell]] = [_dim(["asked for", "answered", "p50", "p99", ""])]
-    rows += [_probe_cells(page, probe) for probe in found.probes]
-    page.table(rows, "rrrrw")
+    rows = [_probe_cells(page, probe) for probe in found.probes]
+    page.table(rows, "rrrrw", head=("asked for", "answered", "p50", "p99", ""))
 
 
 def show_comparison(page: Page, report: Report) -> None:
@@ -54,9 +54,8 @@ def show_comparison(page: Page, report: Report) -> None:
     page.heading(f"Compared with {comparison.file}, of {comparison.started_at}")
     for warning in comparison.warnings:
         page.line(Text(f"- {warning}", style="magenta"), hanging=2)
-    rows: list[Sequence[Cell]] = [_dim(["", "then", "now", "change", ""])]
-    rows += [_change_cells(change) for change in comparison.changes]
-    page.table(rows, "lrrrl")
+    rows = [_change_cells(change) for change in comparison.changes]
+    page.table(rows, "lrrrl", head=("", "then", "now", "change", ""))
 
 
 def _columns(runs: Sequence[Run]) -> list[tuple[tuple[str, _Show], list[float | None]]]:
@@ -135,7 +134,3 @@ def _met(value: float | None) -> str:
 
 def _signed_ms(value: float | None) -> str:
     return format_ms(value, signed=True)
-
-
-def _dim(names: Sequence[str]) -> list[Cell]:
-    return [Text(name, style="dim") for name in names]

@@ -7,7 +7,7 @@ from typing import Final
 from rich.text import Text
 
 from llm_proxy.benchmark.precision import format_rate
-from llm_proxy.benchmark.report import Distribution, Report, Streams
+from llm_proxy.benchmark.report import Distribution, HangUps, Report, Streams
 from llm_proxy.benchmark.terminal_figures import show_times
 from llm_proxy.benchmark.terminal_page import Page
 
@@ -38,6 +38,8 @@ def show_streams(page: Page, report: Report) -> None:
         show_times(page, rows)
     page.line(_amounts(streams), hanging=2)
     page.line(_endings(streams), hanging=2)
+    if report.hang_ups is not None:
+        page.line(_hang_ups(report.hang_ups), hanging=2)
 
 
 def _times(streams: Streams | None, field: str) -> Distribution | None:
@@ -63,5 +65,13 @@ def _endings(streams: Streams) -> Text:
         Text(f"{streams.broken:,} without a proper end", style="red" if streams.broken else ""),
     ]
     if streams.cancelled:
-        parts.append(Text(f"{streams.cancelled:,} hung up on, as asked"))
+        parts.append(Text(f"{streams.cancelled:,} hung up on by the generator"))
     return Text(", ").join(parts)
+
+
+def _hang_ups(found: HangUps) -> Text:
+    text = Text(f"Hang-ups: {found.sent:,} sent, ")
+    if found.seen_upstream is None:
+        return text.append("this upstream can't be asked whether it saw them")
+    style = "magenta" if found.seen_upstream < found.sent else ""
+    return text.append(f"{found.seen_upstream:,} seen by the upstream", style=style)

@@ -108,7 +108,10 @@ def _parse(
 
 def _parse_limit(metric: Metric, text: str) -> float:
     if metric.unit == "share":
-        return parse_share(text)
+        share = parse_share(text)
+        if share > 1:
+            raise ValueError(f"a share is at most 100%, not {text.strip()[:40]!r}")
+        return share
     if metric.unit == "rps":
         match = _RATE.fullmatch(text.strip())
         if match is None:

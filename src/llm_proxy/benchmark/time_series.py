@@ -8,7 +8,7 @@ from itertools import compress
 from operator import add
 from typing import Final
 
-from llm_proxy.benchmark.hdr_histogram import HdrHistogram, PackedHistogram
+from llm_proxy.benchmark.hdr_histogram import HdrHistogram, Indexed, PackedHistogram, indexed
 from llm_proxy.benchmark.lane_rows import LaneRows
 from llm_proxy.benchmark.precision import rounded
 from llm_proxy.benchmark.report import Second
@@ -39,10 +39,10 @@ class LaneSlice:
         if isinstance(self._latency, HdrHistogram):
             self._latency = self._latency.packed()
 
-    def note(self, *, requests: int, errors: int, latency: Sequence[int]) -> None:
+    def note(self, *, requests: int, errors: int, latency: Indexed) -> None:
         self.requests += requests
         self.errors += errors
-        self.answered += len(latency)
+        self.answered += len(latency.indices)
         self._latency = self.latency
         self._latency.record_all(latency)
 
@@ -89,7 +89,7 @@ class TimeSeries:
         self._slice(last)
         if first // self.length == last // self.length:
             self._slice(last).lanes[lane].note(
-                requests=len(rows), errors=sum(rows.is_error()), latency=rows.answered_latency
+                requests=len(rows), errors=sum(rows.is_error()), latency=rows.indexed_latency
             )
         else:
             self._add_split(lane, rows, ends)
@@ -101,11 +101,9 @@ class TimeSeries:
         errors = Counter(compress(numbers, rows.is_error()))
         answered = list(compress(numbers, rows.is_answered()))
         for number, count in requests.items():
-            latency = rows.answered_latency
+            latency = compress(rows.answered_latency, [one == number for one in answered])
             self._slice(number * self.length).lanes[lane].note(
-                requests=count,
-                errors=errors[number],
-                latency=list(compress(latency, [one == number for one in answered])),
+                requests=count, errors=errors[number], latency=indexed(list(latency))
             )
 
     def _slice(self, at: int) -> Slice:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from llm_proxy.chat.anthropic_dialect import AnthropicDialect
+from llm_proxy.chat.openai_dialect import OpenAIDialect
 from llm_proxy.chat.question import Api, Part, Question
 from llm_proxy.secrets import Secret
 
@@ -32,7 +34,4 @@ class Dialect(Protocol):
 
 def dialect_of(api: Api) -> Dialect:
     """A new one: it learns from refusals."""
-    from llm_proxy.chat.anthropic_dialect import AnthropicDialect
-    from llm_proxy.chat.openai_dialect import OpenAIDialect
-
     return AnthropicDialect() if api == "anthropic" else OpenAIDialect()

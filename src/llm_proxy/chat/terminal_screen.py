@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TextIO
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -51,8 +52,6 @@ class TerminalScreen:
 
     def trace(self, name: str, document: object) -> None:
         """For --verbose."""
-        import msgspec
-
         text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
         line = Text(clean(f"{name}: {text}"), style="dim")
         if self._drawn is None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from llm_proxy.benchmark.mock_watch import MockWatch
     from llm_proxy.benchmark.plan import Plan
     from llm_proxy.benchmark.report import Report
+    from llm_proxy.benchmark.results import Results
     from llm_proxy.benchmark.session import Course, Measured, Usage
     from llm_proxy.cli.benchmark_load import LoadChoice
     from llm_proxy.cli.benchmark_outputs import Outputs
@@ -30,6 +31,7 @@ _INTERRUPTED = 130
 
 def benchmark(
     context: typer.Context,
+    *,
     base_url: options.BaseUrl = None,
     token: options.Tokens = None,
     token_env: options.TokenEnv = None,
@@ -159,16 +161,28 @@ def _prepare(given: Given) -> _Prepared:
 
     # Whatever is wrong is said before the first process is started.
     choose_load(given, is_elsewhere=False, is_throwaway=True)
-    workload = choose_workload(given)
+    workload, limits = choose_workload(given), _limits(given)
+    if not workload.workload.is_stream:
+        _refuse_limits_of_streams(limits)
     if workload.left_out:
         print(f"Left out: {workload.left_out} records of something else.", file=sys.stderr)
     return _Prepared(
         given=given,
         workload=workload,
-        limits=_limits(given),
+        limits=limits,
         timeout_s=parse_length("--timeout", given.timeout),
         max_time_s=parse_length("--max-time", given.max_time),
     )
+
+
+def _refuse_limits_of_streams(limits: Limits) -> None:
+    from llm_proxy.benchmark.goodput import OF_STREAMS
+
+    for limit in limits.goodput:
+        if limit.figure in OF_STREAMS:
+            raise WrongUsage(
+                f"--goodput {limit.name.replace('<=', '=')} needs --stream: only streams have it"
+            )
 
 
 def _limits(given: Given) -> Limits:
@@ -195,7 +209,7 @@ def _limits(given: Given) -> Limits:
         )
     return Limits(
         slo=slo,
-        goodput=parse_goodput(given.goodput) if given.goodput else (),
+        goodput=() if given.goodput is None else parse_goodput(given.goodput),
         max_error_rate=parse_percentage("--max-error-rate", given.max_error_rate),
         old=None if given.compare is None else read_report(given.compare),
         old_file="" if given.compare is None else given.compare.name,
@@ -220,9 +234,7 @@ def _targets(prepared: _Prepared) -> Iterator[tuple[Targets, LoadChoice]]:
         return
     print("Starting a throw-away server and the built-in mock behind it …", file=sys.stderr)
     has_hang_ups = bool(workload.workload.cancel_rate)
-    with throwaway_targets(
-        preset, tokens=given.tokens or 1, has_hang_ups=has_hang_ups
-    ) as targets:
+    with throwaway_targets(preset, tokens=given.tokens or 1, has_hang_ups=has_hang_ups) as targets:
         yield targets, choose_load(given, is_elsewhere=False, is_throwaway=True, replay=replay)
 
 
@@ -237,7 +249,6 @@ def _measure(
     from rich.console import Console
 
     from llm_proxy.benchmark.live_view import LiveView
-    from llm_proxy.benchmark.plan import Closed
     from llm_proxy.cli.benchmark_reach import look_at_targets
     from llm_proxy.cli.benchmark_run import run_session
 
@@ -248,8 +259,6 @@ def _measure(
     view = LiveView(
         Console(stderr=True),
         title=f"{targets.proxied.base_url}{circumstances.workload.endpoint}",
-        total_s=choice.load.duration_s,
-        total_requests=choice.load.requests if isinstance(choice.load, Closed) else None,
     )
     with view:
         measured = run_session(
@@ -309,7 +318,7 @@ def _course(limits: Limits, choice: LoadChoice) -> Course:
         service = Service(
             thresholds=limits.slo,
             max_error_rate=limits.max_error_rate,
-            start_rate=choice.first_rate,
+            first_rate=choice.first_rate,
             p99_limits_ms=choice.p99_limits_ms,
         )
     return Course(warm_up_s=choice.warm_up_s, repeats=choice.repeats, service=service)
@@ -357,7 +366,7 @@ def _report(
             f"{report.workload.base_url} answered once and could not be reached after that; "
             "is it still running?"
         )
-    if report.passed and _is_gone(report):
+    if report.passed and _is_gone(measured.last):
         raise Unreachable(
             f"{report.workload.base_url} could not be reached any more when the run ended, which "
             "the error rate hardly shows; is it still running?"
@@ -365,12 +374,12 @@ def _report(
     return 0 if report.passed else 1
 
 
-def _is_gone(report: Report) -> bool:
-    """Whether nobody answered in the last tenth of the run, for want of a connection."""
-    if "connect" not in report.error_kinds or not report.series:
+def _is_gone(run: Results) -> bool:
+    """Whether nobody answered in its last tenth, for want of a connection."""
+    if "connect" not in run.side.error_kinds or not run.series:
         return False
-    end = report.series[-1].at_s + report.series[-1].length_s
-    last = [it for it in report.series if it.at_s >= 0.9 * end] or report.series[-1:]
+    end = run.series[-1].at_s + run.series[-1].length_s
+    last = [it for it in run.series if it.at_s >= 0.9 * end] or run.series[-1:]
     return all(it.errors == it.requests for it in last) and sum(it.errors for it in last) > 1
 
 

@@ -11,7 +11,7 @@ from llm_proxy.errors import WrongUsage
 
 if TYPE_CHECKING:
     from llm_proxy.benchmark.plan import Load, Open, Replay, Stage
-    from llm_proxy.benchmark.report import LoadDescription
+    from llm_proxy.benchmark.report import LoadDescription, LoadModel
 
 CONCURRENCY: Final = 10
 DURATION_S: Final = 10.0
@@ -31,7 +31,7 @@ _SECONDS: Final = {None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadChoice:
     load: Load  # of a search that of one probe
-    model: str
+    model: LoadModel
     processes: int
     warm_up_s: float
     repeats: int
@@ -44,7 +44,7 @@ class LoadChoice:
         from llm_proxy.benchmark.report import LoadDescription
 
         return LoadDescription(
-            model=self.model,  # type: ignore[arg-type]
+            model=self.model,
             description=_description(self),
             concurrency=self.load.concurrency if isinstance(self.load, Closed) else None,
             rate=_last_rate(self.load) if self.model in ("constant", "poisson") else None,
@@ -53,9 +53,17 @@ class LoadChoice:
         )
 
     @property
+    def is_by_lot(self) -> bool:
+        """Then `amount` is what comes on average."""
+        from llm_proxy.benchmark.plan import Open
+
+        return isinstance(self.load, Open) and self.load.arrivals == "poisson"
+
+    @property
     def amount(self) -> int | None:
         """Requests to each target, with warm-up and repeats; None: as many as it answers."""
         from llm_proxy.benchmark.plan import Closed
+        from llm_proxy.benchmark.schedule import due_between
         from llm_proxy.benchmark.session import warm_up_load
 
         if self.first_rate is not None:
@@ -64,9 +72,12 @@ class LoadChoice:
             if self.load.requests is None or self.warm_up_s:
                 return None
             return self.load.requests * self.repeats
-        warm_up = warm_up_load(self.load, self.warm_up_s) if self.warm_up_s else None
-        expected = expected_requests(self.load) * self.repeats
-        return expected + (expected_requests(warm_up) if warm_up else 0)
+        amount = due_between(self.load, 0.0, self.load.duration_s) * self.repeats
+        if self.warm_up_s:
+            warm_up = warm_up_load(self.load, self.warm_up_s)
+            assert not isinstance(warm_up, Closed)
+            amount += due_between(warm_up, 0.0, warm_up.duration_s)
+        return amount
 
     @property
     def length_s(self) -> float | None:
@@ -83,7 +94,9 @@ def choose_load(
     given: Given, *, is_elsewhere: bool, is_throwaway: bool, replay: Replay | None = None
 ) -> LoadChoice:
     """`replay` is what --replay holds. Raises WrongUsage."""
+    _refuse_processes_without_connections(given)
     load: Load
+    model: LoadModel
     if replay is not None:
         load, model, first_rate = _replayed(given, replay), "replay", None
     elif _has_rate(given):
@@ -102,19 +115,22 @@ def choose_load(
     )
 
 
+def _refuse_processes_without_connections(given: Given) -> None:
+    """Of an open load, too: a process sends one request at a time at least."""
+    if given.concurrency is not None and given.concurrency < given.processes:
+        raise WrongUsage(
+            f"--processes {given.processes} can't share --concurrency {given.concurrency}: "
+            "each needs a connection of its own; raise the one or lower the other"
+        )
+
+
 def _has_rate(given: Given) -> bool:
     return bool(given.rate or given.stages or given.find_max or given.frontier is not None)
 
 
-def _closed(given: Given, is_elsewhere: bool) -> tuple[Load, str, None]:
+def _closed(given: Given, is_elsewhere: bool) -> tuple[Load, LoadModel, None]:
     from llm_proxy.benchmark.plan import Closed
 
-    concurrency = given.concurrency or max(CONCURRENCY, given.processes)
-    if concurrency < given.processes:
-        raise WrongUsage(
-            f"--processes {given.processes} can't share --concurrency {concurrency}: "
-            "each needs a connection of its own; raise the one or lower the other"
-        )
     requests, duration_s = given.requests, None
     if given.duration is not None:
         duration_s = parse_length("--duration", given.duration)
@@ -122,6 +138,7 @@ def _closed(given: Given, is_elsewhere: bool) -> tuple[Load, str, None]:
         requests = REQUESTS_ELSEWHERE
     elif requests is None:
         duration_s = DURATION_S
+    concurrency = given.concurrency or max(CONCURRENCY, given.processes)
     load = Closed(concurrency=concurrency, requests=requests, duration_s=duration_s)
     return load, "closed", None
 
@@ -132,8 +149,9 @@ def _replayed(given: Given, replay: Replay) -> Replay:
     return replace(replay, max_in_flight=given.concurrency or _MOST_IN_FLIGHT)
 
 
-def _open(given: Given, is_elsewhere: bool) -> tuple[Load, str, float | None]:
+def _open(given: Given, is_elsewhere: bool) -> tuple[Load, LoadModel, float | None]:
     first_rate = None
+    model: LoadModel
     if given.stages:
         model, stages, start_rate = "stages", parse_stages(given.stages), 0.0
     else:
@@ -263,20 +281,6 @@ def parse_stages(text: str) -> tuple[Stage, ...]:
     if not any(stage.rate for stage in stages):
         raise WrongUsage("--stages: every rate is 0; give one that isn't, like 10s:100")
     return tuple(stages)
-
-
-def expected_requests(load: Load) -> int:
-    """Of an open load the area under its rate."""
-    from llm_proxy.benchmark.plan import Open, Replay
-
-    if isinstance(load, Replay):
-        return len(load.offsets_s)
-    assert isinstance(load, Open)
-    total, rate = 0.0, load.start_rate
-    for stage in load.stages:
-        total += (rate + stage.rate) / 2 * stage.duration_s
-        rate = stage.rate
-    return round(total)
 
 
 def _last_rate(load: Load) -> float:

@@ -35,9 +35,7 @@ def run_session(
 
     async def run() -> Measured:
         async with Rig(processes) as rig:
-            session = Session(
-                rig, view, usage=usage, mock=mock, on_frame=on_frame, goodput=goodput
-            )
+            session = Session(rig, view, usage=usage, mock=mock, on_frame=on_frame, goodput=goodput)
             with _ended_by_signals(session):
                 return await session.run(plan, course)
 

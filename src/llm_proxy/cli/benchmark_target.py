@@ -112,7 +112,7 @@ def _amount(choice: LoadChoice, targets: int) -> str:
     if choice.amount is not None:
         each = " each" if targets > 1 else ""
         counted = choice.amount + 1  # the one that looks whether it can be reached
-        return f"Up to {counted} requests{each}"
+        return f"{'About' if choice.is_by_lot else 'Up to'} {counted} requests{each}"
     if choice.length_s is None:
         return "As many requests as are asked for, and those of the warm-up,"
     return f"As many requests as are answered in {choice.length_s + choice.warm_up_s:g} s"

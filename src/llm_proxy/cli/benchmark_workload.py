@@ -142,7 +142,8 @@ def _made_prompts(given: Given, preset: Preset, *, stream: bool) -> tuple[bytes,
 
 
 def _trace(given: Given, preset: Preset, *, is_preset: bool) -> Trace:
-    from llm_proxy.benchmark.trace import Excerpt, Requests, read_trace
+    from llm_proxy.benchmark.trace import Excerpt, read_trace
+    from llm_proxy.benchmark.trace_bodies import TraceBodies
     from llm_proxy.cli.benchmark_load import parse_length
 
     assert given.replay is not None
@@ -150,7 +151,7 @@ def _trace(given: Given, preset: Preset, *, is_preset: bool) -> Trace:
     duration_s = None if given.duration is None else parse_length("--duration", given.duration)
     trace = read_trace(
         given.replay,
-        Requests(
+        TraceBodies(
             preset,
             endpoint=endpoint,
             model=given.model,

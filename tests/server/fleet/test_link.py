@@ -101,7 +101,8 @@ async def test_nobody_waits_longer_than_twice_the_time_limit(redis_server: Redis
         results = await asyncio.gather(
             *(_take(link, f"key-{n}") for n in range(600)), return_exceptions=True
         )
-        assert monotonic() - began < 2 * TIMEOUT_S + 10  # of 60 s, if they waited in turns; the machine may be busy
+        # Of 60 s, if they waited in turns; the machine may be busy.
+        assert monotonic() - began < 2 * TIMEOUT_S + 10
         assert all(isinstance(result, RedisUnavailable) for result in results)
         assert not link.is_up
         redis_server.resume()
