@@ -148,8 +148,10 @@ def test_replay_ends_after_so_many_or_so_long(path: Path) -> None:
 
 def test_line_that_is_not_utf8_is_named(path: Path) -> None:
     path.write_bytes(b'{"timestamp": 0, "prompt": "\xff"}')
+    chat = PRESETS["chat"]
+    made = TraceBodies(chat, endpoint=chat.endpoint, model=None, stream=False, seed=1)
     with pytest.raises(ConfigError, match=r"line 1: it isn't UTF-8, as JSON is"):
-        read_trace(path, requests(), Excerpt())
+        read_trace(path, made, Excerpt())
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import socket
 import ssl
 from dataclasses import replace
 from pathlib import Path
@@ -153,9 +152,8 @@ async def test_place_of_a_redirect_has_no_control_characters(
         await _ask(raw_target)
 
 
-async def test_nobody_there_says_how_to_start_somebody() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+async def test_nobody_there_says_how_to_start_somebody(deaf_address: str) -> None:
+    url = f"http://{deaf_address}"
     with pytest.raises(
         Unreachable, match=r"no server can be reached .* \(Connection refused\); start one with"
     ):

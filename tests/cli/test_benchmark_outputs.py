@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -40,7 +42,7 @@ def histograms() -> dict[str, HdrHistogram]:
 
 def test_every_file_that_is_asked_for_is_written(tmp_path: Path) -> None:
     outputs = Outputs(given(tmp_path))
-    take = outputs.on_frame
+    take = outputs.begin()
     assert take is not None
     take(frame(), 0)
     outputs.write(make_report(), histograms())
@@ -54,7 +56,7 @@ def test_every_file_that_is_asked_for_is_written(tmp_path: Path) -> None:
 
 def test_nothing_is_written_unless_asked_for(tmp_path: Path) -> None:
     outputs = Outputs(Given())
-    assert outputs.on_frame is None
+    assert outputs.begin() is None
     outputs.write(make_report(), histograms())
     assert list(tmp_path.iterdir()) == []
 
@@ -66,10 +68,28 @@ def test_file_that_cannot_be_written_is_refused_before_the_run(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []  # nor is the other one left behind
 
 
+def test_name_that_no_file_can_have_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^--csv: .* can't be written \(File name too long\)"):
+        Outputs(Given(csv=tmp_path / ("a" * 5000)))
+
+
+def test_who_reads_a_pipe_gets_all_of_it(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as threads:
+        read = threads.submit(pipe.read_bytes)
+        outputs = Outputs(Given(jsonl=pipe))
+        take = outputs.begin()
+        assert take is not None
+        take(frame(), 0)
+        outputs.close()
+        assert read.result(10).count(b"\n") == 1
+
+
 def test_run_that_fails_leaves_no_empty_files(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text("of yesterday")
     outputs = Outputs(given(tmp_path))
-    assert outputs.on_frame is not None
+    assert outputs.begin() is not None
     outputs.discard()
     assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
     assert (tmp_path / "a.html").read_text() == "of yesterday"
@@ -87,7 +107,7 @@ def test_full_disk_is_said_after_the_other_files_were_written(tmp_path: Path) ->
 @pytest.mark.skipif(not FULL.exists(), reason="only Linux has a disk that is always full")
 def test_full_disk_ends_the_lines_and_neither_the_run_nor_others(tmp_path: Path) -> None:
     outputs = Outputs(Given(csv=FULL, jsonl=tmp_path / "a.jsonl"))
-    take = outputs.on_frame
+    take = outputs.begin()
     assert take is not None
     for _ in range(2000):  # more than a buffer holds
         take(frame(), 0)

@@ -73,10 +73,8 @@ def test_stream_is_reached_by_its_head(mock: MockThread) -> None:
     look_at_targets(plan)
 
 
-def test_nobody_there_is_unreachable(mock: MockThread) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
-    gone = f"http://127.0.0.1:{port}"
+def test_nobody_there_is_unreachable(mock: MockThread, deaf_address: str) -> None:
+    gone = f"http://{deaf_address}"
     with pytest.raises(
         Unreachable,
         match=rf"--base-url {gone} can't be reached \(Connection refused\); is it running",

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -55,9 +54,8 @@ def test_a_wrong_management_token_is_exit_code_3(manage: Run) -> None:
     assert shown.out == ""
 
 
-def test_nobody_listening_is_exit_code_5(manage: Run) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+def test_nobody_listening_is_exit_code_5(manage: Run, deaf_address: str) -> None:
+    url = f"http://{deaf_address}"
     shown = manage("token", "list", "--manage-api-base-url", url)
     assert shown.exit_code == 5
     assert f"no server can be reached at {url}" in shown.err

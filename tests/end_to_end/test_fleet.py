@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -155,15 +155,15 @@ def test_slots_are_shared_and_those_of_a_dead_server_are_free_after_a_while(
         eventually(lambda: scrape(other)["limit_slots_leased",] == 0)
 
 
-def test_fleet_without_redis_does_not_start(launch: Callable[..., ServerProcess]) -> None:
+def test_fleet_without_redis_does_not_start(
+    launch: Callable[..., ServerProcess], deaf_address: str
+) -> None:
     server = launch()
     _use_fleet_scope(server)
     result = run_command(server.environ, "server", "start", *server.arguments)
     assert result.returncode == 1
     assert "REDIS_URL or REDIS_ADDR" in result.stderr
-    with closing(socket.create_server(("127.0.0.1", 0))) as nobody:
-        address = f"127.0.0.1:{nobody.getsockname()[1]}"
-    environ = {**server.environ, "REDIS_ADDR": address, "REDIS_FAIL": "closed"}
+    environ = {**server.environ, "REDIS_ADDR": deaf_address, "REDIS_FAIL": "closed"}
     result = run_command(environ, "server", "start", *server.arguments)
     assert result.returncode == 1
-    assert f"Redis at {address} can't be used" in result.stderr
+    assert f"Redis at {deaf_address} can't be used" in result.stderr

@@ -200,19 +200,18 @@ def test_a_failure_on_the_way_is_translated(
     assert type(caught.value) is kind
 
 
-def test_a_port_where_nobody_listens_is_unreachable() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+def test_a_port_where_nobody_listens_is_unreachable(deaf_address: str) -> None:
     with (
-        ManagementClient(f"http://127.0.0.1:{port}", Secret("m")) as client,
+        ManagementClient(f"http://{deaf_address}", Secret("m")) as client,
         pytest.raises(Unreachable, match="llm-proxy server start"),
     ):
         client.list_projects()
 
 
-def test_loopback_traffic_goes_through_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        nowhere = f"http://127.0.0.1:{free.getsockname()[1]}"
+def test_loopback_traffic_goes_through_no_proxy(
+    monkeypatch: pytest.MonkeyPatch, deaf_address: str
+) -> None:
+    nowhere = f"http://{deaf_address}"
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         proxy.settimeout(0.05)
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")

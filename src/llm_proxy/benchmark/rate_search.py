@@ -39,12 +39,20 @@ class _Ended(Exception):
 
 
 class RateSearch:
-    def __init__(self, probe: Try, limits: Sequence[Keeps], *, most_probes: int) -> None:
+    def __init__(
+        self,
+        probe: Try,
+        limits: Sequence[Keeps],
+        *,
+        most_probes: int,
+        lowest_rate: float = LOWEST_RATE,
+    ) -> None:
         """`limits`: the strictest first."""
         self.probes: list[Probe] = []
         self._try = probe
         self._limits = tuple(limits)
         self._most_probes = most_probes
+        self._lowest_rate = lowest_rate
         self._answers: dict[int, Answer] = {}
 
     async def run(self, start: float) -> None:
@@ -111,7 +119,7 @@ class RateSearch:
         if high == math.inf:
             return low * 2 if low else start
         if not low:
-            return max(high / _DESCENT, LOWEST_RATE) if high > LOWEST_RATE else None
+            return max(high / _DESCENT, self._lowest_rate) if high > self._lowest_rate else None
         if high - low <= PRECISION * low:
             return None
         return (low + high) / 2 if high <= low * 2 else math.sqrt(low * high)

@@ -229,7 +229,13 @@ class Session:
                 raise Interrupted
             return service.judge(probed, done[-1].results)
 
-        search = RateSearch(probe, service.limits, most_probes=service.most_probes)
+        assert isinstance(plan.load, Open)
+        search = RateSearch(
+            probe,
+            service.limits,
+            most_probes=service.most_probes,
+            lowest_rate=service.lowest_rate(plan.load),
+        )
         with suppress(Interrupted):
             await search.run(service.first_rate)
         measured = replace(self._median([done[search.chosen]]), last=done[-1].results)

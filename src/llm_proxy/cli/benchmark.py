@@ -12,7 +12,7 @@ import typer
 
 from llm_proxy.cli import benchmark_options as options
 from llm_proxy.cli.benchmark_options import Given
-from llm_proxy.errors import LLMProxyError, Unreachable, WrongUsage
+from llm_proxy.errors import LLMProxyError, Unreachable
 
 if TYPE_CHECKING:
     from llm_proxy.benchmark.composition import Circumstances, Limits
@@ -156,14 +156,14 @@ def _benchmark(context: typer.Context, given: Given) -> int:
 
 
 def _prepare(given: Given) -> _Prepared:
+    from llm_proxy.cli.benchmark_limits import choose_limits
     from llm_proxy.cli.benchmark_load import choose_load, parse_length
     from llm_proxy.cli.benchmark_workload import choose_workload
 
     # Whatever is wrong is said before the first process is started.
     choose_load(given, is_elsewhere=False, is_throwaway=True)
-    workload, limits = choose_workload(given), _limits(given)
-    if not workload.workload.is_stream:
-        _refuse_limits_of_streams(limits)
+    workload = choose_workload(given)
+    limits = choose_limits(given, is_stream=workload.workload.is_stream)
     if workload.left_out:
         print(f"Left out: {workload.left_out} records of something else.", file=sys.stderr)
     return _Prepared(
@@ -172,48 +172,6 @@ def _prepare(given: Given) -> _Prepared:
         limits=limits,
         timeout_s=parse_length("--timeout", given.timeout),
         max_time_s=parse_length("--max-time", given.max_time),
-    )
-
-
-def _refuse_limits_of_streams(limits: Limits) -> None:
-    from llm_proxy.benchmark.goodput import OF_STREAMS
-
-    for limit in limits.goodput:
-        if limit.figure in OF_STREAMS:
-            raise WrongUsage(
-                f"--goodput {limit.name.replace('<=', '=')} needs --stream: only streams have it"
-            )
-
-
-def _limits(given: Given) -> Limits:
-    from llm_proxy.benchmark.comparison import read_report
-    from llm_proxy.benchmark.composition import Limits
-    from llm_proxy.benchmark.goodput import parse_goodput
-    from llm_proxy.benchmark.thresholds import parse_max_regression, parse_slo
-    from llm_proxy.cli.benchmark_workload import parse_percentage
-
-    slo = parse_slo(",".join(given.slo)) if given.slo else ()
-    search = "--find-max" if given.find_max else "--frontier" if given.frontier else ""
-    if search and any(limit.metric.family.startswith("added") for limit in slo):
-        raise WrongUsage(f"{search} searches with the target alone: no --slo on what is added")
-    max_regression = parse_max_regression(given.max_regression) if given.max_regression else ()
-    limited = [*(limit.metric for limit in slo), *(limit.metric for limit in max_regression)]
-    if not given.goodput and any(metric.family == "goodput" for metric in limited):
-        raise WrongUsage(
-            "a limit on goodput needs --goodput: it says what each request must keep to; "
-            "try --goodput latency=50ms"
-        )
-    if given.frontier is None and any(metric.family == "frontier" for metric in limited):
-        raise WrongUsage(
-            "a limit on frontier.… needs --frontier: it is about the rates that this finds"
-        )
-    return Limits(
-        slo=slo,
-        goodput=() if given.goodput is None else parse_goodput(given.goodput),
-        max_error_rate=parse_percentage("--max-error-rate", given.max_error_rate),
-        old=None if given.compare is None else read_report(given.compare),
-        old_file="" if given.compare is None else given.compare.name,
-        max_regression=max_regression,
     )
 
 
@@ -268,7 +226,7 @@ def _measure(
             view=view,
             usage=usage,
             mock=_mock_watch(targets),
-            on_frame=outputs.on_frame,
+            on_frame=outputs.begin(),
             goodput=prepared.limits.goodput,
         )
     return measured, circumstances

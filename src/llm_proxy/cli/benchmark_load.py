@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from llm_proxy.cli.benchmark_limits import longest_allowed_s, p99_limits_ms
 from llm_proxy.cli.benchmark_options import Given
 from llm_proxy.errors import WrongUsage
 
@@ -110,7 +111,7 @@ def choose_load(
         warm_up_s=_warm_up_s(given, is_elsewhere=is_elsewhere, is_throwaway=is_throwaway),
         repeats=given.repeat or 1,
         first_rate=first_rate,
-        p99_limits_ms=_p99_limits_ms(given),
+        p99_limits_ms=p99_limits_ms(given),
         trace="" if given.replay is None else given.replay.name,
     )
 
@@ -210,22 +211,8 @@ def _is_search(given: Given) -> bool:
     return given.find_max or given.frontier is not None
 
 
-def _p99_limits_ms(given: Given) -> tuple[float, ...]:
-    from llm_proxy.benchmark.frontier import parse_limits
-
-    return () if given.frontier is None else parse_limits(given.frontier)
-
-
 def _probe_s(given: Given) -> float:
-    from llm_proxy.benchmark.goodput import parse_goodput
-    from llm_proxy.benchmark.thresholds import parse_slo
-
-    limits = parse_slo(",".join(given.slo)) if given.slo else ()
-    limits_ms = [one.limit for one in limits if one.metric.unit == "ms"]
-    if given.goodput:
-        limits_ms += [one.limit_ms for one in parse_goodput(given.goodput)]
-    longest_ms = max((*limits_ms, *_p99_limits_ms(given)), default=0.0)
-    return max(PROBE_S, _PROBE_LIMITS * longest_ms / 1000)
+    return max(PROBE_S, _PROBE_LIMITS * longest_allowed_s(given))
 
 
 def _warm_up_s(given: Given, *, is_elsewhere: bool, is_throwaway: bool) -> float:

@@ -42,8 +42,10 @@ class Outputs:
     def _try(self, option: str, path: Path | None) -> None:
         if path is None:
             return
-        is_new = not path.exists()
         try:
+            if path.is_fifo():
+                return  # who reads it would take the trial for all
+            is_new = not path.exists()
             path.open("ab").close()
         except OSError as exc:
             raise ConfigError(
@@ -52,18 +54,19 @@ class Outputs:
         if is_new:
             self._created.append(path)
 
-    @property
-    def on_frame(self) -> Callable[[Frame, int], None] | None:
-        """Takes what --csv and --jsonl write; None when nobody asked for it."""
+    def begin(self) -> Callable[[Frame, int], None] | None:
+        """What takes the requests for --csv and --jsonl; None when nobody asked for them."""
         from llm_proxy.benchmark.csv_samples import CsvSamples
         from llm_proxy.benchmark.jsonl_samples import JsonlSamples
 
-        if self._given.csv is not None:
-            self._open["--csv"] = self._given.csv.open("wb")
-            self._writers["--csv"] = CsvSamples(self._open["--csv"])
-        if self._given.jsonl is not None:
-            self._open["--jsonl"] = self._given.jsonl.open("wb")
-            self._writers["--jsonl"] = JsonlSamples(self._open["--jsonl"])
+        writers = (
+            ("--csv", self._given.csv, CsvSamples),
+            ("--jsonl", self._given.jsonl, JsonlSamples),
+        )
+        for option, path, writer in writers:
+            if path is not None:
+                self._open[option] = path.open("wb")
+                self._writers[option] = writer(self._open[option])
         return self._add if self._writers else None
 
     def _add(self, frame: Frame, run: int) -> None:
