@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from llm_proxy.benchmark.precision import (
     digits,
+    format_change,
     format_met,
     format_ms,
     format_number,
@@ -64,6 +65,20 @@ def test_a_sign_is_shown_when_asked_for() -> None:
     assert format_ms(5.0, signed=True) == "+5.00 ms"
     assert format_ms(0.0, signed=True) == "0 ms"
     assert format_number(-0.0, signed=True) == "0"
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.125, "+12.5 %"),
+        (-0.2, "-20 %"),
+        (0.0, "0 %"),
+        (-0.04857, "-4.86 %"),
+        (191.2, "+19,100 %"),
+    ],
+)
+def test_changes_are_percents_however_large(share: float, text: str) -> None:
+    assert format_change(share) == text
 
 
 def test_shares_are_percents() -> None:

@@ -77,6 +77,19 @@ async def test_each_limit_has_the_highest_rate_that_keeps_it(
     assert len(target.search.probes) <= 34
 
 
+async def test_search_goes_down_to_the_lowest_rate_and_no_further() -> None:
+    seen: list[float] = []
+
+    async def probe(rate: float, limit: int) -> Probe:
+        seen.append(rate)
+        return make_probe(rate, p99_ms=90.0)
+
+    search = RateSearch(probe, [keeps_p99(5.0)], most_probes=40, lowest_rate=2.0)
+    await search.run(100.0)
+    assert seen == [100.0, 100.0, 12.5, 2.0]
+    assert [answer.rate for answer in search.answers] == [None]
+
+
 async def test_loosest_limit_is_searched_first() -> None:
     target = Target(queue(1000, 0.5))
     await target.answers()

@@ -82,6 +82,7 @@ def test_a_bound_rig_says_why(changes: dict[str, float], words: tuple[str, ...])
         {"baseline_p99_ms": (2.0, 3.9)},
         {"baseline_p99_ms": (0.0, 3.9)},
         {"wall_s": 0.0},
+        {"wall_s": 0.09, "cpu_s": 0.09},
     ],
 )
 def test_what_does_not_matter_is_no_reason(changes: dict[str, float]) -> None:

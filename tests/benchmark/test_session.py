@@ -406,7 +406,7 @@ async def test_frontier_has_a_rate_for_each_limit_and_the_strictest_ones_figures
     assert latency is not None and latency.p99 == pytest.approx(5, rel=0.01)
     titles = [title for title, _s, _requests in notes.phases]
     assert titles[0] == "frontier: p99 <= 50 ms, probing 100/s"
-    assert titles[-1] == "frontier: p99 <= 1 ms, probing 0.100/s"
+    assert titles[-1] == "frontier: p99 <= 1 ms, probing 1.00/s"
 
 
 async def test_last_probe_tells_how_the_target_was_left() -> None:

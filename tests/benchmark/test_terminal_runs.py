@@ -41,7 +41,7 @@ def test_goodput_stands_in_repeats_and_comparisons() -> None:
     assert "goodput" in printed(show_runs, make_report(runs=none_good))
     change = Change(metric="goodput", old=0.9996, new=0.9, change=-0.0996)
     report = make_report(comparison=make_comparison(changes=(change,)))
-    assert "goodput 99.96 % 90 % -10.0 % worse" in squeezed(printed(show_comparison, report))
+    assert "goodput 99.96 % 90 % -9.96 % worse" in squeezed(printed(show_comparison, report))
 
 
 def test_repeats_without_a_direct_side_or_answers_have_fewer_columns() -> None:
@@ -105,7 +105,7 @@ def test_a_comparison_says_in_words_what_got_worse() -> None:
     )
     text = printed(show_comparison, make_report(comparison=make_comparison(changes=changes)))
     rows = _rows(text)
-    assert rows["rps"] == "rps 210/s 200/s -4.9 % worse"
+    assert rows["rps"] == "rps 210/s 200/s -4.86 % worse"
     assert rows["p99"] == "p99 900 µs 800 µs -11.1 % better"
     assert rows["p50"] == "p50 500 µs 500 µs same"
     assert rows["errors"].endswith("from 0 worse")

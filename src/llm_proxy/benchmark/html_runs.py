@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 from llm_proxy.benchmark.html_tables import mark, section, table
 from llm_proxy.benchmark.markup import Child, node
 from llm_proxy.benchmark.metric import Metric, parse_metric
-from llm_proxy.benchmark.precision import format_met, format_ms, format_rate
+from llm_proxy.benchmark.precision import format_change, format_met, format_ms, format_rate
 from llm_proxy.benchmark.report import Change, Distribution, Probe, Report
 
 
@@ -89,7 +89,7 @@ def _reason(probe: Probe) -> str:
 
 def _change(metric: Metric, change: Change) -> Element:
     """Better or worse in words too; a change of nothing is neither."""
-    text = "from 0" if change.change is None else f"{change.change * 100:+.3g} %"
+    text = "from 0" if change.change is None else format_change(change.change)
     if change.new == change.old:
         return node("span", "none")
     is_better = (change.new > change.old) == metric.more_is_better

@@ -43,9 +43,12 @@ def format_number(value: float, spread: Spread | None = None, *, signed: bool = 
 
 def format_share(value: float) -> str:
     """`0.25 %` of 0.0025, two digits at most below 10 %, and none that is a mere 0."""
-    percent = value * 100
-    text = _number(percent, 2 if abs(percent) < 10 else 3)
-    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
+    return _percent(value, 2 if abs(value) < 0.1 else 3)
+
+
+def format_change(share: float) -> str:
+    """`+12.5 %`, `-4.86 %`, `+19,100 %`."""
+    return _percent(share, MOST_DIGITS, signed=True)
 
 
 def format_met(share: float, count: int = 2) -> str:
@@ -65,6 +68,11 @@ def round_to(value: float, count: int) -> float:
 def rounded(value: float) -> float:
     """As numbers stand in reports."""
     return round_to(value, _REPORT_DIGITS)
+
+
+def _percent(share: float, count: int, *, signed: bool = False) -> str:
+    text = _number(share * 100, count, signed=signed)
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
 
 
 def _number(value: float, count: int, *, signed: bool = False) -> str:

@@ -23,7 +23,7 @@ CUT: Final = 4  # … after it: the answer is incomplete
 CLIENT_ERROR: Final = 5  # 4xx
 SERVER_ERROR: Final = 6  # 5xx
 BROKEN_STREAM: Final = 7  # ended in good order, but without its last event or with an error event
-CANCELLED: Final = 8  # hung up on by us, as asked
+CANCELLED: Final = 8  # hung up on by us, as asked or at the end
 UNSENT: Final = 9  # was due, but not sent before the end
 OUTCOMES: Final = (
     *("ok", "connect", "timeout", "reset", "cut", "4xx", "5xx", "broken stream"),

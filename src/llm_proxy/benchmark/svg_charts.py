@@ -23,7 +23,6 @@ from llm_proxy.benchmark.svg_axes import (
 from llm_proxy.benchmark.svg_figure import drawing, figure
 
 Point = tuple[float, float]
-NAMES: Final = {"proxied": "proxied", "direct": "direct"}
 _ROOM_FOR_NAMES: Final = 96.0  # right of the lines
 _LINE_HEIGHT: Final = 14.0
 _MANY: Final = 150  # points: closer than two pixels
@@ -109,7 +108,7 @@ def latency_chart(report: Report) -> Element | None:
         add(chart, *_line(x, y, points, f"line {lane} {name}"))
         last = next((ms for _at, ms in reversed(points) if ms is not None), None)
         if last is not None:
-            ends.append((y(max(last, y.low)), f"{NAMES[lane]} {name}", lane))
+            ends.append((y(max(last, y.low)), f"{lane} {name}", lane))
     add(chart, *_names_at_the_end(x, ends))
     return figure("Latency over time", "Solid: p50. Dashed: p99.", chart)
 
@@ -221,7 +220,7 @@ def _curve_names(x: Scale, y: Scale, curves: Mapping[str, Sequence[Point]]) -> I
         at = x(max(ms, x.low)) + (-9 if is_left else 9)
         height = y(0.56 if is_left else 0.44)
         alignment = "end" if is_left else "start"
-        yield node("text", NAMES[lane], x=at, y=height, class_=f"name {lane} {alignment}")
+        yield node("text", lane, x=at, y=height, class_=f"name {lane} {alignment}")
 
 
 def _names_at_the_end(x: Scale, ends: list[tuple[float, str, str]]) -> Iterable[Element]:

@@ -15,7 +15,7 @@ from llm_proxy.benchmark.text_table import Cell
 
 _MOST_CODES: Final = 8
 _SIZES: Final = ("B", "kB", "MB", "GB", "TB")
-_CANCELLED: Final = "hung up on by the generator, as asked or at the end"
+_CANCELLED: Final = "hung up on by the generator"
 _CLASSES: Final = ("4xx", "5xx")  # errors that the status codes tell apart
 
 

@@ -8,7 +8,13 @@ from statistics import median
 from rich.text import Text
 
 from llm_proxy.benchmark.metric import Metric, parse_metric
-from llm_proxy.benchmark.precision import format_met, format_ms, format_rate, format_share
+from llm_proxy.benchmark.precision import (
+    format_change,
+    format_met,
+    format_ms,
+    format_rate,
+    format_share,
+)
 from llm_proxy.benchmark.report import Change, Distribution, Probe, Report, Run
 from llm_proxy.benchmark.terminal_page import Page
 from llm_proxy.benchmark.text_table import Cell
@@ -99,7 +105,7 @@ def _probe_cells(page: Page, probe: Probe) -> list[Cell]:
 def _change_cells(change: Change) -> list[Cell]:
     metric = parse_metric(change.metric)
     old, new = _metric_text(metric, change.old), _metric_text(metric, change.new)
-    share = "from 0" if change.change is None else f"{change.change * 100:+.1f} %"
+    share = "from 0" if change.change is None else format_change(change.change)
     if change.old == change.new:
         return [change.metric, old, new, "same", ""]
     is_better = (change.new > change.old) == metric.more_is_better

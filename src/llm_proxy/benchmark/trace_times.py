@@ -13,6 +13,8 @@ _OF_UNIX_MS = "milliseconds of Unix time"
 _OF_UNIX_S = "seconds of Unix time"
 _OF_S = "seconds since the start"
 _OF_MS = "milliseconds since the start"
+_OF_EITHER = "seconds or milliseconds since the start"
+_SINCE_START: Final = frozenset((_OF_S, _OF_MS, _OF_EITHER))
 
 
 class TraceClock:
@@ -33,19 +35,19 @@ class TraceClock:
             seen = max(-1e30, min(value, 1e30))  # JSON's integers may be longer than any float
             raise ValueError(f"timestamp must be from 0 to 10^15, not {seen:.4g}")
         kind = _kind(value)
-        # Zero is the same in both units, and may be written without its decimal point.
-        if value or self._kind not in (_OF_S, _OF_MS, ""):
-            self._agree(kind, line)
+        self._agree(kind, line)
         return value / 1000 if kind in (_OF_MS, _OF_UNIX_MS) else float(value)
 
     def _agree(self, kind: str, line: int) -> None:
-        if not self._kind:
-            self._kind, self._known_from = kind, line
-        elif kind != self._kind:
+        both = {kind, self._kind}
+        is_same = len(both) == 1 or (_OF_EITHER in both and both <= _SINCE_START)
+        if self._kind and not is_same:
             raise ValueError(
                 f"timestamp is in {kind}, but that of line {self._known_from} in {self._kind}; "
                 "write all of them in one way"
             )
+        if self._kind in ("", _OF_EITHER):
+            self._kind, self._known_from = kind, line
 
 
 def _kind(value: float) -> str:
@@ -53,6 +55,8 @@ def _kind(value: float) -> str:
         return _OF_UNIX_MS
     if value >= _LEAST_UNIX_S:
         return _OF_UNIX_S
+    if not value:  # the same in both units, and often written without its decimal point
+        return _OF_EITHER
     return _OF_S if isinstance(value, float) else _OF_MS
 
 

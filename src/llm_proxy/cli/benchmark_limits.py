@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     from llm_proxy.benchmark.composition import Limits
     from llm_proxy.benchmark.goodput import GoodputLimit
     from llm_proxy.benchmark.metric import Metric
-    from llm_proxy.benchmark.thresholds import Threshold
+    from llm_proxy.benchmark.thresholds import RegressionLimit, Threshold
 
 
 def choose_limits(given: Given, *, is_stream: bool) -> Limits:
     """Raises WrongUsage, or ConfigError for the report of --compare."""
     from llm_proxy.benchmark.comparison import read_report
     from llm_proxy.benchmark.composition import Limits
-    from llm_proxy.benchmark.thresholds import parse_max_regression
     from llm_proxy.cli.benchmark_workload import parse_percentage
 
-    slo, goodput = _slo(given), _goodput(given)
-    max_regression = parse_max_regression(given.max_regression) if given.max_regression else ()
+    slo, goodput, max_regression = _slo(given), _goodput(given), _max_regression(given)
     _refuse_added_of_search(given, slo)
-    _refuse_what_is_not_measured(given, [limit.metric for limit in (*slo, *max_regression)])
+    limited = (*(limit.metric for limit in slo), *(limit.metric for limit in max_regression))
+    _refuse_what_is_not_measured(given, limited)
+    _refuse_what_is_not_searched(given, limited)
     if not is_stream:
         _refuse_limits_of_streams(goodput)
     return Limits(
@@ -58,6 +58,12 @@ def _slo(given: Given) -> tuple[Threshold, ...]:
     return parse_slo(",".join(given.slo)) if given.slo else ()
 
 
+def _max_regression(given: Given) -> tuple[RegressionLimit, ...]:
+    from llm_proxy.benchmark.thresholds import parse_max_regression
+
+    return () if given.max_regression is None else parse_max_regression(given.max_regression)
+
+
 def _goodput(given: Given) -> tuple[GoodputLimit, ...]:
     from llm_proxy.benchmark.goodput import parse_goodput
 
@@ -81,6 +87,16 @@ def _refuse_what_is_not_measured(given: Given, limited: Iterable[Metric]) -> Non
         raise WrongUsage(
             "a limit on frontier.… needs --frontier: it is about the rates that this finds"
         )
+
+
+def _refuse_what_is_not_searched(given: Given, limited: Iterable[Metric]) -> None:
+    from llm_proxy.benchmark.metric import frontier_metric
+
+    searched = [frontier_metric(limit_ms) for limit_ms in p99_limits_ms(given)]
+    for metric in limited:
+        if metric.family == "frontier" and metric not in searched:
+            names = ", ".join(one.name for one in searched)
+            raise WrongUsage(f"--frontier doesn't look for {metric.name}: it finds {names}")
 
 
 def _refuse_limits_of_streams(goodput: Iterable[GoodputLimit]) -> None:
