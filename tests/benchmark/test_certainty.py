@@ -6,9 +6,12 @@ import math
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from llm_proxy.benchmark.certainty import cpu_share, shares_of, spreads
-from llm_proxy.benchmark.report import Spread
+from llm_proxy.benchmark.certainty import column, cpu_share, shares_of, spreads
+from llm_proxy.benchmark.precision import digits, round_to
+from llm_proxy.benchmark.report import PERCENTILES, Spread
 from tests.benchmark.reports import distribution, make_added, make_distribution, make_process
 
 
@@ -58,6 +61,22 @@ def test_no_added_time_is_surer_than_the_typical_one() -> None:
     added = make_added(0.11, found=False)
     middle = (added.ci95[1] - added.ci95[0]) / 2
     assert all(_half(one) >= middle * 0.999 for one in spreads(added).values())
+
+
+@given(
+    st.lists(st.floats(0.001, 1000), min_size=2, max_size=50),
+    st.dictionaries(st.sampled_from(PERCENTILES), st.floats(0, 3)),
+)
+def test_no_percentile_is_shown_above_the_next(
+    values: list[float], known: dict[str, float]
+) -> None:
+    times = distribution(sorted(values))
+    found = spreads(times, known)
+    shown = [
+        round_to(column(times, name), digits(column(times, name), found[name]))
+        for name in (*PERCENTILES, "max")
+    ]
+    assert shown == sorted(shown)
 
 
 def test_equal_values_leave_no_doubt() -> None:

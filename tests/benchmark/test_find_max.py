@@ -77,6 +77,20 @@ async def test_windows_that_disagree_are_reported() -> None:
     assert "missed them in 1 of 2" in found.note
 
 
+async def test_rate_that_no_window_confirms_is_given_up_for_a_lower_one() -> None:
+    tried: list[float] = []
+
+    def passes(rate: float) -> bool:  # from 780 on once each, and never again
+        tried.append(rate)
+        return rate < 780 or (rate < 830 and tried.count(rate) == 1)
+
+    found = await search(passes)
+    assert found.rate is not None
+    assert 780 * (1 - 2 * PRECISION) < found.rate < 780
+    assert found.confirmed
+    assert any(probe.is_confirmation and not probe.passed for probe in found.probes)
+
+
 async def test_nothing_that_passes_is_no_rate() -> None:
     found = await search(lambda rate: False)
     assert found.rate is None

@@ -355,6 +355,15 @@ async def test_search_reports_the_best_rate_and_its_figures() -> None:
     assert all("p99 is 90" in reason for reason in missed)
 
 
+async def test_windows_that_confirm_draw_arrivals_of_their_own() -> None:
+    rig = ScriptedRig(lambda plan: 10 if rate_of(plan) <= 300 else 90)
+    measured, _ = await run(rig, Course(service=service()), SECOND)
+    assert measured.find_max is not None
+    at_best = [one for one in rig.plans if rate_of(one) == measured.find_max.rate]
+    assert [one.seed for one in at_best] == [0, 1, 2]
+    assert {one.seed for one in rig.plans if one not in at_best} == {0}
+
+
 async def test_rate_that_is_demanded_is_no_reason_to_go_down() -> None:
     rig = ScriptedRig(lambda plan: 10 if rate_of(plan) <= 300 else 90)
     course = Course(service=service("p99=50ms,rps=250"))

@@ -58,6 +58,8 @@ def test_rate_is_kept_for_as_long_as_is_asked() -> None:
     assert choice.describe().description == "open, constant rate, 500/s, 30 s"
     assert choice.describe().rate == 500
     assert choice.amount == 15_500  # with the warm-up
+    fastest = choose(rate="1000000/s", duration="1s").describe()
+    assert fastest.description == "open, constant rate, 1,000,000/s, 1 s"
 
 
 def test_rate_and_number_of_requests_make_the_length() -> None:

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Final
 
+from llm_proxy.benchmark.precision import digits, round_to
 from llm_proxy.benchmark.report import Added, Distribution, ProcessUsage, Spread
 from llm_proxy.benchmark.student import NORMAL_95
 
 _SHARES: Final = {"p50": 0.5, "p75": 0.75, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 # What is known of one percentile holds for those further out, too, until another one is known.
-_COLUMNS: Final = ("mean", *_SHARES, "max")
+_RISING: Final = (*_SHARES, "max")
+_COLUMNS: Final = ("mean", *_RISING)
 
 _CPU_TICK_S: Final = 0.01  # of Linux; each process is off by as much
 
@@ -20,7 +22,8 @@ _Curve = list[tuple[float, float]]
 
 
 def spreads(times: Distribution, known: Mapping[str, float] | None = None) -> dict[str, Spread]:
-    """By column, `min` left out: it was seen. `known` has shares of the value, as `shares_of`."""
+    """By column, `min` left out: it was seen. `known` has shares of the value, as `shares_of`.
+    Rounded by them, no percentile is above the next one."""
     halves = _by_ranks(times)
     if isinstance(times, Added):
         middle = (times.ci95[1] - times.ci95[0]) / 2
@@ -29,7 +32,13 @@ def spreads(times: Distribution, known: Mapping[str, float] | None = None) -> di
     for name, half in halves.items():
         value = column(times, name)
         half = max(half, (known or {}).get(name, 0.0) * abs(value))
-        found[name] = Spread(low=value - half, high=value + half)
+        found[name] = _around(value, half)
+    for _ in _RISING:  # each may lend its digits to the one before
+        for left, right in pairwise(_RISING):
+            if _shown(times, left, found) > _shown(times, right, found):
+                half = min(found[name].high - column(times, name) for name in (left, right))
+                for name in (left, right):
+                    found[name] = _around(column(times, name), half)
     return found
 
 
@@ -45,8 +54,7 @@ def shares_of(times: Distribution, measured: Mapping[str, Spread]) -> dict[str, 
 
 
 def around(value: float, share: float) -> Spread:
-    half = abs(value) * share
-    return Spread(low=value - half, high=value + half)
+    return _around(value, abs(value) * share)
 
 
 def cpu_share(usage: ProcessUsage) -> float | None:
@@ -58,6 +66,15 @@ def cpu_share(usage: ProcessUsage) -> float | None:
 def column(times: Distribution, name: str) -> float:
     value: float = getattr(times, name.replace(".", "_"))
     return value
+
+
+def _around(value: float, half: float) -> Spread:
+    return Spread(low=value - half, high=value + half)
+
+
+def _shown(times: Distribution, name: str, found: Mapping[str, Spread]) -> float:
+    value = column(times, name)
+    return round_to(value, digits(value, found[name]))
 
 
 def _by_ranks(times: Distribution) -> dict[str, float]:

@@ -109,26 +109,30 @@ class Generator:
             frames.cancel()
             await asyncio.gather(frames, return_exceptions=True)
             effort.end()
-        lag = effort.lag
         _send_frame(book, load, on_frame)
+        return self._figures(plan, load, effort, reconnects=book.reconnects, connects=connects)
+
+    def _figures(
+        self, plan: Plan, load: Running, effort: Effort, *, reconnects: int, connects: int
+    ) -> RigFigures:
+        """`connects` of the runs before."""
+        lag = effort.lag
         return RigFigures(
             process=self._process,
             cpu_s=effort.cpu_s,
             wall_s=effort.wall_s,
+            waited_s=effort.waited_s,
             lag_ticks=lag.count,
             lag_p50_ms=lag.percentile_ms(0.5),
             lag_p99_ms=lag.percentile_ms(0.99),
             lag_max_ms=lag.percentile_ms(1.0),
-            reconnects=book.reconnects,
+            reconnects=reconnects,
             connects=self._connects() - connects,
-            unsent=load.unsent,
-            blocked=load.blocked,
-            late_p50_ms=percentile(load.late, 0.5) / 1e6,
-            late_p99_ms=percentile(load.late, 0.99) / 1e6,
-            late_max_ms=percentile(load.late, 1.0) / 1e6,
-            waited_s=effort.waited_s,
             due=self._due(plan, effort.wall_s),
             sent=effort.sent,
+            unsent=load.unsent,
+            blocked=load.blocked,
+            late_p99_ms=percentile(load.late, 0.99) / 1e6,
         )
 
     def _due(self, plan: Plan, until_s: float) -> int:

@@ -19,6 +19,7 @@ from llm_proxy.benchmark.turns import Numbers, Turns
 _AFTER_REFUSAL_S: Final = 0.1  # a connection that can't be had is asked for again so much later
 _MOST_COUNTED: Final = 20_000  # arrivals that were not sent
 _MOST_LATE: Final = 1_000_000  # sends whose lateness is kept
+_MOST_AT_ONCE: Final = 500  # sends, then whatever else is ready has its turn
 
 
 class Running(Protocol):
@@ -207,8 +208,12 @@ class OpenLoad:
         self._next_ns = None if due is None else self._started_ns + int(due * 1e9)
 
     def _send_due(self) -> None:
+        sent = 0
         while self._next_ns is not None:
             now = monotonic_ns()
+            if sent == _MOST_AT_ONCE:
+                self._alarm.set(now)
+                return
             if self._next_ns > now:
                 self._is_blocked = False
                 self._alarm.set(self._next_ns)
@@ -218,6 +223,7 @@ class OpenLoad:
                 return
             self._send(self._next_ns, now)
             self._advance()
+            sent += 1
         self._end_if_idle()
 
     def _send(self, due: int, now: int) -> None:

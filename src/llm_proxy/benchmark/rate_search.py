@@ -101,13 +101,16 @@ class RateSearch:
     async def _answer(self, limit: int, start: float) -> Answer:
         keeps = self._limits[limit]
         try:
-            while (rate := self._next(keeps, start)) is not None:
-                await self._look(rate, limit)
-            rate = self._best(keeps)
-            if rate is None:
-                note = "Even the lowest rate that was tried missed the limits."
-                return Answer(rate=None, note=note)
-            return await self._confirmed(rate, limit)
+            while True:
+                while (rate := self._next(keeps, start)) is not None:
+                    await self._look(rate, limit)
+                rate = self._best(keeps)
+                if rate is None:
+                    note = "Even the lowest rate that was tried missed the limits."
+                    return Answer(rate=None, note=note)
+                answer = await self._confirmed(rate, limit)
+                if self._best(keeps) == rate:  # else its windows refuted it: on below
+                    return answer
         except _Ended as exc:
             return Answer(rate=self._best(keeps), note=str(exc))
 
@@ -180,8 +183,13 @@ class RateSearch:
         return low, min((rate for rate in verdicts if rate > low), default=math.inf)
 
     def _verdicts(self, keeps: Keeps) -> dict[float, bool]:
-        """By rate; a second try has the last word."""
-        return {one.rate: keeps(one) for one in self.probes if not one.is_confirmation}
+        """By rate; a second try has the last word, but where all confirming windows missed."""
+        verdicts = {one.rate: keeps(one) for one in self.probes if not one.is_confirmation}
+        for rate in [rate for rate, kept in verdicts.items() if kept]:
+            windows = self._confirmations(rate, keeps)
+            refuted = len(windows) >= CONFIRMATIONS and not any(map(keeps, windows))
+            verdicts[rate] = not refuted
+        return verdicts
 
     def _confirmations(self, rate: float, keeps: Keeps) -> list[Probe]:
         """Without those that the rig spoiled."""

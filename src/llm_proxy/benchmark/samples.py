@@ -90,9 +90,7 @@ class RigFigures(msgspec.Struct, kw_only=True):
     connects: int
     unsent: int  # arrivals due that were never sent, since all slots were taken until the end
     blocked: int  # arrivals that waited for a slot: the target's fault, if the process was idle
-    late_p50_ms: float  # of the other arrivals: sending after they were due, the rig's own fault
-    late_p99_ms: float
-    late_max_ms: float
+    late_p99_ms: float  # of the other arrivals: sending after they were due, the rig's own fault
     waited_s: float = 0.0  # ready to work, without a core
     due: int = 0  # arrivals of an open load, while it lasted
     sent: int = 0  # … of those

@@ -222,7 +222,8 @@ class Session:
         done: list[_Measurement] = []  # of each probe, and one that was cut short
 
         async def probe(rate: float, limit: int) -> Probe:
-            probed = at_rate(plan, rate)
+            before = sum(one.rate == rate for one in search.probes)
+            probed = at_rate(plan, rate, window=before)
             title = f"{service.title(limit)}probing {format_rate(rate)}/s"
             done.append(await self._measure(probed, title))
             if self._is_over(done[-1]):
@@ -255,11 +256,12 @@ def warm_up_load(load: Load, duration_s: float) -> Load:
     return msgspec.structs.replace(load, stages=stages, start_rate=rate)
 
 
-def at_rate(plan: Plan, rate: float) -> Plan:
+def at_rate(plan: Plan, rate: float, *, window: int = 0) -> Plan:
+    """Each window at a rate draws arrivals of its own: the same ones would confirm their luck."""
     assert isinstance(plan.load, Open)
     stages = (Stage(duration_s=plan.load.duration_s, rate=rate),)
     load = msgspec.structs.replace(plan.load, stages=stages, start_rate=rate)
-    return msgspec.structs.replace(plan, load=load)
+    return msgspec.structs.replace(plan, load=load, seed=plan.seed + window)
 
 
 def _whole(done: list[_Measurement]) -> list[_Measurement]:

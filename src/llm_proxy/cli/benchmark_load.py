@@ -301,10 +301,10 @@ def _description(choice: LoadChoice) -> str:
         return f"search for the highest rate, {arrivals}, {_seconds(load.duration_s)} a probe"
     if choice.model == "stages":
         ramps = ", ".join(
-            f"{stage.rate:g}/s in {_seconds(stage.duration_s)}" for stage in load.stages
+            f"{stage.rate:,.7g}/s in {_seconds(stage.duration_s)}" for stage in load.stages
         )
         return f"open, {arrivals}, ramps to {ramps}"
-    return f"open, {arrivals}, {load.stages[-1].rate:g}/s, {_seconds(load.duration_s)}"
+    return f"open, {arrivals}, {load.stages[-1].rate:,.7g}/s, {_seconds(load.duration_s)}"
 
 
 def _seconds(seconds: float) -> str:
