@@ -7,8 +7,10 @@ from llm_proxy.benchmark.plan import Open, Stage
 from llm_proxy.benchmark.report import Second
 
 
-def series(*requests: int, length_s: float = 1.0) -> list[Second]:
-    """What ended, slice by slice."""
+def series(
+    *requests: int, length_s: float = 1.0, in_flight: tuple[int, ...] = (0, 0, 0, 0, 0, 0)
+) -> list[Second]:
+    """What ended, slice by slice, and how many were in flight then."""
     return [
         Second(
             at_s=number * length_s,
@@ -18,7 +20,7 @@ def series(*requests: int, length_s: float = 1.0) -> list[Second]:
             requests_per_second=count / length_s,
             p50_ms=None,
             p99_ms=None,
-            in_flight=0,
+            in_flight=in_flight[number],
         )
         for number, count in enumerate(requests)
     ]
@@ -53,6 +55,14 @@ def test_a_little_less_is_jitter(ended: int, keeps: bool) -> None:
 def test_poisson_arrivals_may_be_fewer_by_chance() -> None:
     assert shortfall(series(0, 0, 80, 80), load(100))
     assert not shortfall(series(0, 0, 80, 80), load(100, is_poisson=True))
+
+
+def test_of_poisson_arrivals_those_that_pile_up_are_counted() -> None:
+    """At 10/s of 13/s, which could be too few arrivals by chance, were it not for the rest."""
+    few = load(13, is_poisson=True)
+    assert not shortfall(series(10, 10, 10, 10), few)
+    assert not shortfall(series(10, 10, 10, 10, in_flight=(3, 3, 3, 3)), few)
+    assert shortfall(series(10, 10, 10, 10, in_flight=(3, 6, 9, 12)), few)
 
 
 def test_the_last_slice_may_hold_a_moment_more() -> None:

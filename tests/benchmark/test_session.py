@@ -163,6 +163,13 @@ async def test_warm_up_goes_before_and_is_not_counted() -> None:
     assert (measured.runs, measured.find_max, measured.interrupted) == ((), None, False)
 
 
+async def test_each_repeat_draws_by_lots_of_its_own() -> None:
+    rig = ScriptedRig()
+    await run(rig, Course(repeats=3))
+    seeds = [one.seed for one in rig.plans]
+    assert seeds == [seeds[0], seeds[0] + 1, seeds[0] + 2]
+
+
 async def test_median_of_repeats_is_reported_with_all_runs() -> None:
     latencies = iter((30.0, 10.0, 20.0))
     measured, notes = await run(ScriptedRig(lambda plan: next(latencies)), Course(repeats=3))

@@ -132,8 +132,10 @@ class Session:
         if course.service is not None:
             return await self._search(plan, course.service)
         done = [await self._measure(plan, _title(1, course.repeats))]
-        while len(done) < course.repeats and not self._is_over(done[-1]):
-            done.append(await self._measure(plan, _title(len(done) + 1, course.repeats)))
+        while (number := len(done)) < course.repeats and not self._is_over(done[-1]):
+            # What is drawn by lot is drawn anew: its luck belongs to the spread.
+            repeat = msgspec.structs.replace(plan, seed=plan.seed + number)
+            done.append(await self._measure(repeat, _title(number + 1, course.repeats)))
         return self._median(_whole(done) if self._is_over(done[-1]) else done)
 
     def _is_over(self, last: _Measurement) -> bool:
