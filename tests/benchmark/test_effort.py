@@ -15,14 +15,14 @@ pytestmark = pytest.mark.anyio
 
 async def test_what_happens_after_the_load_is_no_effort() -> None:
     sent = 3
-    effort = Effort(0.01, lambda: sent)
     began = monotonic()
+    effort = Effort(0.01, lambda: sent)
     await asyncio.sleep(0.05)
     sent = 99
     time.sleep(0.06)
     effort.end()
     assert effort.sent == 3
-    assert 0.01 <= effort.wall_s <= monotonic() - began - 0.06
+    assert 0 < effort.wall_s <= monotonic() - began - 0.06
     assert effort.cpu_s >= 0
 
 
@@ -30,13 +30,14 @@ async def test_a_load_without_a_length_ends_when_it_is_told_to(tmp_path: Path) -
     scheduling = tmp_path / "schedstat"
     scheduling.write_text("5000000000 1500000000 17\n")
     effort = Effort(None, lambda: 7, scheduling=scheduling)
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0)
     scheduling.write_text("6000000000 1750000000 20\n")
     effort.end()
+    wall_s = effort.wall_s
     scheduling.write_text("7000000000 9000000000 30\n")
     effort.end()
     assert (effort.waited_s, effort.sent) == (0.25, 7)
-    assert effort.wall_s >= 0.02
+    assert effort.wall_s == wall_s > 0
 
 
 @pytest.mark.parametrize("text", ["", "12", "a b c"])

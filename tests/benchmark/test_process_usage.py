@@ -149,8 +149,10 @@ def _rested(target: _Target, now: list[float], *, length_s: float, rest_s: float
 
 def test_a_long_run_shows_the_steady_memory_and_what_came_back(target: _Target) -> None:
     usage = _rested(target, [0.0], length_s=60, rest_s=RECOVERY_S)
-    assert usage.memory_steady_mib == usage.memory_after_mib == usage.memory_peak_mib
-    assert usage.memory_growth_mib_per_min == pytest.approx(0, abs=0.5)
+    # Shared pages count less or more as other processes come and go.
+    assert usage.memory_steady_mib == pytest.approx(usage.memory_after_mib, abs=2)
+    assert usage.memory_peak_mib == pytest.approx(usage.memory_after_mib, abs=2)
+    assert usage.memory_growth_mib_per_min == pytest.approx(0, abs=2)
     assert usage.memory_recovered_mib is not None
     assert usage.memory_recovered_mib < usage.memory_after_mib - 25
 
