@@ -42,6 +42,8 @@ def test_an_idle_rig_is_ok() -> None:
     [
         ({"cpu_s": 8.6}, ("1 of 2", "86 %", "--processes")),
         ({"lag_p50_ms": 1.5}, ("event loop", "1.50 ms late (p50)", "median latency of 10.0 ms")),
+        ({"lag_p50_ms": 1.5}, ("leave it a core of its own, or use another machine",)),
+        ({"lag_p50_ms": 1.5, "mock_cpu_share": 0.5}, ("its mock", "fewer connections (-c 1)")),
         ({"lag_p99_ms": 11.0}, ("the tail", "11.0 ms late (p99)", "p99 latency of 20.0 ms")),
         ({"late_p99_ms": 12.5}, ("after they were due", "12.5 ms", "p99 latency of 20.0 ms")),
         ({"baseline_p99_ms": (2.0, 5.0)}, ("baseline itself drifted", "2.00 ms", "5.00 ms")),

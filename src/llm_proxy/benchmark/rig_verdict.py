@@ -17,6 +17,11 @@ _NO_MATTER_MS: Final = 0.25  # as a median, however short the latency is
 _NO_MATTER_TAIL_MS: Final = 1.0
 _FEWEST_TICKS: Final = 50  # half a second: percentiles of fewer say nothing
 _MOST_DRIFT: Final = 2.0
+_ADVICE: Final = {
+    False: "leave it a core of its own, or use another machine",
+    True: "the throw-away server and its mock want the same cores; fewer connections (-c 1) "
+    "leave it one",
+}  # by whether there is a mock of ours
 _MOST_BEHIND: Final = 0.05  # of what was due: after that it matters who was too slow
 _MOST_BUSY: Final = 0.9  # working or waiting for a core: answers lie about unread
 _MOST_BEYOND: Final = 2.0  # times what it could send: then the target was never asked for it
@@ -39,7 +44,7 @@ def rig_verdict(
         *_busy(figures, shares),
         *_behind(figures, shares),
         *_mock(mock_cpu_share),
-        *_lag(figures, latency_ms),
+        *_lag(figures, latency_ms, has_mock=mock_cpu_share is not None),
         *_late(figures, latency_ms),
         *_drift(baseline_p99_ms),
     ]
@@ -112,7 +117,9 @@ def _mock(cpu_share: float | None) -> Iterator[str]:
         )
 
 
-def _lag(figures: Sequence[RigFigures], latency_ms: Distribution | None) -> Iterator[str]:
+def _lag(
+    figures: Sequence[RigFigures], latency_ms: Distribution | None, *, has_mock: bool
+) -> Iterator[str]:
     counted = [one for one in figures if one.lag_ticks >= _FEWEST_TICKS]
     if latency_ms is None or not counted:
         return
@@ -121,13 +128,12 @@ def _lag(figures: Sequence[RigFigures], latency_ms: Distribution | None) -> Iter
     if median_ms > max(_NO_MATTER_MS, _MOST_OF_MEDIAN * latency_ms.p50):
         yield (
             f"the generator's event loop ran {format_ms(median_ms)} late (p50), beside a median "
-            f"latency of {format_ms(latency_ms.p50)}: leave it a core of its own, or use another "
-            "machine"
+            f"latency of {format_ms(latency_ms.p50)}: {_ADVICE[has_mock]}"
         )
     elif _is_tail(tail_ms, latency_ms):
         yield (
             f"the tail is the generator's: its event loop ran {format_ms(tail_ms)} late (p99), "
-            f"beside a p99 latency of {format_ms(latency_ms.p99)}; leave it a core of its own"
+            f"beside a p99 latency of {format_ms(latency_ms.p99)}: {_ADVICE[has_mock]}"
         )
 
 
